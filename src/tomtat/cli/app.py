@@ -1,0 +1,92 @@
+"""All commands in one place, and the edge where errors become one line and an exit code."""
+
+import errno
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from tomtat import __version__
+from tomtat.cli.evaluate import evaluate_command
+from tomtat.cli.params import params_command
+from tomtat.cli.summarize import summarize_command
+from tomtat.cli.terminal import error_console
+from tomtat.cli.train import train_command
+from tomtat.errors import Interrupted, TomtatError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tomtat",
+    help="Fine-tune small summarizers with LoRA, measure them, use them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tomtat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("summarize")(summarize_command)
+app.command("params")(params_command)
+
+
+def main() -> None:
+    """Run a command. What a user can fix ends in one line and exit code 2; our own bugs keep their traceback."""
+    warnings.showwarning = _show_warning
+    # Tokenizers warn at each fork otherwise; we fork nowhere while they work.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except Interrupted as stopped:
+        error_console.print(str(stopped), style="yellow", markup=False, highlight=False)
+        sys.exit(INTERRUPTED)
+    except TomtatError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        error_console.print("Stopped.", style="yellow")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _fail(f"{error.filename or 'A file'} can't be written: {error.strerror}. Make room or choose another place.")
+
+
+def _fail(message: str) -> None:
+    print(f"tomtat: {message}", file=sys.stderr)
+    sys.exit(USER_ERROR)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    # Only our own; what libraries warn about is for developers, who see it in the tests.
+    if category is UserWarning and f"{os.sep}tomtat{os.sep}" in filename:
+        error_console.print(f"Warning: {message}", style="yellow", markup=False, highlight=False)

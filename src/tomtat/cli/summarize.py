@@ -1,0 +1,120 @@
+"""`tomtat summarize`."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tomtat.cli.options import Base, Device, OnBadRow
+from tomtat.cli.terminal import TerminalProgress
+
+
+def summarize_command(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL", help="Run folder, or the name or folder of an untuned model.")
+    ],
+    file: Annotated[
+        str, typer.Argument(help="A text, or JSON Lines (.jsonl) with a text or messages per row; - is standard input.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default standard output.")] = None,
+    form: Annotated[str, typer.Option("--format", help="auto, text or jsonl: what the input is.")] = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary, in tokens.")] = None,
+    device: Device = "auto",
+    on_bad_row: OnBadRow = None,
+    base: Base = None,
+) -> None:
+    """Summarize a text (the summary is printed) or JSON Lines (a row with id and summary for each).
+
+    tomtat summarize runs/quickstart article.txt
+
+    cat chats.jsonl | tomtat summarize runs/quickstart - --format jsonl > summaries.jsonl
+    """
+    from tomtat.data import DataOptions
+    from tomtat.data.jsonl import parse_lines
+    from tomtat.data.loading import parse_rows
+    from tomtat.errors import ConfigError, DataError
+    from tomtat.files import write_text
+    from tomtat.summarizer import Summarizer
+    from tomtat.types import Example
+
+    if form not in ("auto", "text", "jsonl"):
+        raise ConfigError(f"--format {form}: choose auto, text or jsonl.")
+    content = _read(file)
+    is_jsonl = form == "jsonl" or (
+        form == "auto" and (file.endswith((".jsonl", ".ndjson")) or _looks_like_jsonl(content))
+    )
+    place = "standard input" if file == "-" else file
+    progress = TerminalProgress()
+    if is_jsonl:
+        loaded = parse_rows(
+            list(parse_lines(content)), place, DataOptions(needs_summary=False, on_bad_row=on_bad_row or "stop")
+        )
+        for reject in loaded.rejects:
+            progress.note(f"left out: {reject.where}: {reject.reason}")
+        examples = loaded.examples
+    else:
+        examples = [Example("1", _decode(content, place))]
+    if not examples:
+        raise DataError(f"{place} has no rows to summarize.")
+    summarizer = Summarizer.load(model, device=device, base=base)
+    if max_new_tokens:
+        summarizer.decoding = replace(summarizer.decoding, max_new_tokens=max_new_tokens)
+    rows = summarizer.encode(example.source for example in examples)
+    if cut := sum(row.source_was_cut for row in rows):
+        limit = summarizer.max_source_tokens
+        what = "The text is" if len(rows) == 1 else f"{cut:,} of {len(rows):,} texts are"
+        progress.note(f"{what} longer than {limit} tokens: only the beginning was read.")
+    generations = summarizer.engine.generate(rows, summarizer.decoding, progress if is_jsonl else None)
+    if is_jsonl:
+        lines = [
+            {
+                "id": example.id,
+                "summary": generation.text,
+                **{k: v for k, v in asdict(generation).items() if k != "text"},
+            }
+            for example, generation in zip(examples, generations, strict=True)
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    else:
+        text = generations[0].text + "\n"
+    if out:
+        write_text(out, text)
+    else:
+        sys.stdout.write(text)
+
+
+def _read(file: str) -> bytes:
+    from tomtat.errors import DataError
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    path = Path(file)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder. Name a file, or - for standard input.")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}. Check the path, or use - for standard input.") from None
+
+
+def _decode(content: bytes, place: str) -> str:
+    from tomtat.errors import DataError
+
+    try:
+        text = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
+    if not text:
+        raise DataError(f"{place} is empty: there is nothing to summarize.")
+    return text
+
+
+def _looks_like_jsonl(content: bytes) -> bool:
+    first = content.lstrip(b"\xef\xbb\xbf \r\n\t").split(b"\n", 1)[0]
+    try:
+        return isinstance(json.loads(first), dict)
+    except ValueError:
+        return False

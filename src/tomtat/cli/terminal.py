@@ -1,0 +1,114 @@
+"""What a person sees: progress, tables, summaries side by side."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from tomtat.progress import Advance, Progress
+
+console = Console()
+error_console = Console(stderr=True)
+"""Progress and notes go to standard error, so that summaries can be piped."""
+
+LOG_SECONDS = 10.0
+"""Where no terminal looks on, progress is a line this often."""
+
+
+class TerminalProgress(Progress):
+    def note(self, text: str) -> None:
+        error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, unit: str = "examples", done: int = 0) -> Iterator[Advance]:
+        if error_console.is_terminal:
+            yield from _bar(name, total, unit, done)
+        else:
+            yield from _lines(name, total, unit, done)
+
+
+def _bar(name: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=error_console, speed_estimate_period=120) as progress:
+        task = progress.add_task(name, total=total, completed=done, figures="", speed="")
+        started, count_here = time.monotonic(), 0
+
+        def advance(count: int, figures: str = "") -> None:
+            nonlocal count_here
+            count_here += count
+            speed = f"{count_here / (time.monotonic() - started):.1f} {unit}/s"
+            progress.update(task, advance=count, figures=figures, speed=speed)
+
+        yield advance
+
+
+def _lines(name: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    started = said = time.monotonic()
+    finished = done
+
+    def advance(count: int, figures: str = "") -> None:
+        nonlocal said, finished
+        finished += count
+        now = time.monotonic()
+        if now - said < LOG_SECONDS and finished < total:
+            return
+        said = now
+        speed = (finished - done) / max(now - started, 1e-9)
+        left = (total - finished) / speed
+        parts = [f"{name}: {finished}/{total} {unit}", figures, f"{speed:.2f} {unit}/s", f"{_clock(left)} left"]
+        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """First column to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    wide = Console(width=max(console.width, 200)) if not console.is_terminal else console
+    wide.print(table)
+
+
+def print_epochs(rows: Sequence[dict[str, Any]]) -> None:
+    epochs = [row for row in rows if row.get("kind") == "epoch"]
+    print_table(
+        ["epoch", "training loss", "validation loss", "seconds", "examples/s", ""],
+        [
+            [
+                str(row["epoch"]),
+                f"{row['train_loss']:.3f}",
+                "-" if row["validation_loss"] is None else f"{row['validation_loss']:.3f}",
+                f"{row['seconds']:.1f}",
+                f"{row['examples_per_second']:.2f}",
+                "kept" if row["epoch"] == _kept(epochs) else "",
+            ]
+            for row in epochs
+        ],
+    )
+
+
+def _kept(epochs: Sequence[dict[str, Any]]) -> int:
+    return max((int(row["epoch"]) for row in epochs if row["is_best"]), default=0)

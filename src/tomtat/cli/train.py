@@ -1,0 +1,85 @@
+"""`tomtat train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tomtat.cli.options import Device, OnBadRow, Set, Show
+from tomtat.cli.terminal import TerminalProgress, console, print_epochs
+
+
+def train_command(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A TOML recipe. Without one, the defaults and the flags below.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder to make; by default runs/RECIPE.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with a stopped run folder.")] = None,
+    settings: Set = None,
+    model: Annotated[str | None, typer.Option(help="Base model: a name or a folder (model.name).")] = None,
+    train: Annotated[str | None, typer.Option(help="Training data (data.train).")] = None,
+    validation: Annotated[str | None, typer.Option(help="Validation data (data.validation).")] = None,
+    test: Annotated[str | None, typer.Option(help="Test data (data.test).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="train.epochs")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="train.learning_rate")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per optimizer step (train.batch_size).")] = None,
+    rank: Annotated[int | None, typer.Option(help="lora.rank")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Where adapters go: all-linear, attention, decoder ... (lora.target).")
+    ] = None,
+    device: Device = "auto",
+    on_bad_row: OnBadRow = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the run on its test split afterwards.")] = False,
+    show: Show = 0,
+) -> None:
+    """Fine-tune a summarizer and keep the best adapter in a run folder.
+
+    tomtat train recipes/quickstart.toml --evaluate
+
+    tomtat train --train my.jsonl --validation 'my.jsonl[:50]' --epochs 3 --out runs/mine
+    """
+    from tomtat.errors import ConfigError
+    from tomtat.training import finetune
+    from tomtat.training import resume as resume_run
+
+    flags: dict[str, Any] = {
+        "model.name": model,
+        "model.device": device if device != "auto" else None,
+        "data.train": train,
+        "data.validation": validation,
+        "data.test": test,
+        "data.on_bad_row": on_bad_row,
+        "train.epochs": epochs,
+        "train.learning_rate": learning_rate,
+        "train.batch_size": batch_size,
+        "lora.rank": rank,
+        "lora.target": target,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    progress = TerminalProgress()
+    if resume is not None:
+        if recipe or out or settings or given:
+            raise ConfigError(
+                "--resume goes on with the run's own settings: give no recipe, --out, --set or other setting with it."
+            )
+        folder = resume_run(resume, progress)
+    else:
+        folder = finetune(recipe, _overrides(settings or [], given), out, progress)
+    print_epochs(folder.metrics())
+    console.print(f"\nRun folder: {folder.path}", highlight=False)
+    if evaluate:
+        from tomtat.cli.evaluate import report
+        from tomtat.evaluation import evaluate as evaluate_run
+
+        report(evaluate_run(folder, device=device, progress=progress), show)
+        console.print(f"Next: tomtat summarize {folder.path} FILE", highlight=False, soft_wrap=True)
+    else:
+        has_test = folder.config.data.test is not None
+        data = "" if has_test else " --data FILE"
+        console.print(f"Next: tomtat evaluate {folder.path}{data}", highlight=False, soft_wrap=True)
+
+
+def _overrides(settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+    from tomtat.config import parse_override
+
+    return dict(parse_override(text) for text in settings) | flags

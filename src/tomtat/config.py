@@ -1,0 +1,203 @@
+"""Settings of a run: the only home of each default.
+
+A recipe is a TOML file with one table per class below; `--set lora.rank=8` overrides one value. Unknown names are
+refused, and the resolved settings are written into the run folder as `config.toml`.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tomtat.errors import ConfigError
+
+
+class Settings(BaseModel):
+    # Strict, so that "8" is not a number and 0.5 not a count: a slip in a recipe is told, not guessed at.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class ModelSettings(Settings):
+    name: str = "smollm2-135m-instruct"
+    """`smollm2-135m-instruct` (embedded, needs no hub), a folder with a saved model, or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` measures whether bf16 pays on this machine. T5 refuses fp16, which overflows in it."""
+
+
+class PromptSettings(Settings):
+    template: str | None = None
+    """Text around the source, with `{text}` where it goes. By default `summarize: {text}` for encoder-decoders."""
+    system: str | None = None
+    """System message for chat models; without one the model's own template decides."""
+
+
+class DataSettings(Settings):
+    train: str = "chats@train"
+    """A file, `chats` (bundled), or a hub data set `name:config`; then `@split` and `[slice]` where wanted."""
+    validation: str | None = None
+    test: str | None = None
+    source_field: str | None = None
+    """Name of the column with the text, where it is not one of the usual."""
+    summary_field: str | None = None
+    max_source_tokens: int = Field(default=512, ge=8)
+    """Longer sources are cut at their end, and the number cut is told."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """`skip` writes bad rows with their reasons to `rejects.jsonl` and goes on."""
+
+
+class LoraSettings(Settings):
+    rank: int = Field(default=16, ge=1)
+    """Width of the low-rank update: more capacity, more memory."""
+    alpha: float = Field(default=32, gt=0)
+    """The update is scaled by alpha / rank (alpha / sqrt(rank) with rsLoRA)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target: str | list[str] = "all-linear"
+    """Where adapters go: `all-linear`, `attention`, `encoder`, `decoder`, `top-10`, a module's name, `re:PATTERN`;
+    words side by side narrow (`decoder attention`), `+` joins (`decoder + lm_head`), a list is a union."""
+    modules_to_save: list[str] = []
+    """Modules trained whole and saved with the adapter, such as `lm_head`."""
+    use_rslora: bool = False
+    use_dora: bool = False
+    init: bool | str = True
+    """PEFT's `init_lora_weights`: true, "gaussian", "pissa", "pissa_niter_16", "olora"..."""
+    options: dict[str, Any] = {}
+    """Further arguments of PEFT's LoraConfig, passed on as they are."""
+
+
+class TrainSettings(Settings):
+    method: Literal["lora", "full"] = "lora"
+    freeze: list[str] = []
+    """Parts that stay as they are, in the words of `lora.target`: `encoder`, `bottom-4`, `embeddings`, a name."""
+    epochs: int = Field(default=3, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per optimizer step, over all processes."""
+    micro_batch_tokens: int = Field(default=2048, ge=1)
+    """Padded tokens, source and target, that go through the model at once; only memory and speed depend on it."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """Share of all steps over which the rate rises."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    patience: int = Field(default=0, ge=0)
+    """Stop after this many epochs without a better validation loss; 0 never stops early."""
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """A checkpoint is written at least this often, and at the end of each epoch."""
+    trackers: list[str] = []
+    """Accelerate's trackers: `tensorboard`, `wandb`, `mlflow`..."""
+
+
+class GenerateSettings(Settings):
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """By default a quarter more than the 99th percentile of the training summaries; it travels with the adapter."""
+    num_beams: int = Field(default=1, ge=1)
+    no_repeat_ngram: int = Field(default=0, ge=0)
+    """No n words-pieces of this length twice in a summary; the source may be copied freely. 0 allows all."""
+    batch_tokens: int = Field(default=8192, ge=1)
+    """Padded prompt and summary tokens generated side by side; only memory and speed depend on it."""
+
+
+class RunConfig(Settings):
+    seed: int = Field(default=0, ge=0)
+    model: ModelSettings = ModelSettings()
+    prompt: PromptSettings = PromptSettings()
+    data: DataSettings = DataSettings()
+    lora: LoraSettings = LoraSettings()
+    train: TrainSettings = TrainSettings()
+    generate: GenerateSettings = GenerateSettings()
+
+    @model_validator(mode="after")
+    def _prompt_has_one_place_for_the_text(self) -> "RunConfig":
+        template = self.prompt.template
+        if template is not None and template.count("{text}") != 1:
+            raise ValueError("prompt.template needs {text} exactly once, where the source goes")
+        return self
+
+    def to_toml(self) -> str:
+        """The resolved settings as TOML; values that are None are left out, because TOML has no null."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, or start from the defaults, and apply overrides.
+
+    `overrides` maps dotted names to values, or lists `name=value` texts as the command line takes them.
+    """
+    values = read_toml(Path(path)) if path is not None else {}
+    where = f"{path}: " if path is not None else ""
+    return build_config(values, overrides, where)
+
+
+def build_config(
+    values: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str] = (), where: str = ""
+) -> RunConfig:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else (parse_override(text) for text in overrides)
+    for name, value in pairs:
+        _put(values, name, value)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(where + "; ".join(_explain(dict(detail)) for detail in error.errors())) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a recipe. Name a TOML file.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no recipe {path}. The ones that come along lie in recipes/.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}). Is it a recipe?") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`lora.rank=8` as a name and a TOML value; what is no TOML value is taken as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text}: write it as name=value, for example lora.rank=8.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value
+
+
+def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *tables, last = dotted.split(".")
+    for table in tables:
+        inner = values.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{dotted}: {table} is a value, not a table of settings.")
+        values = inner
+    values[last] = value
+
+
+def _explain(detail: dict[str, Any]) -> str:
+    """One of pydantic's findings as a sentence: the setting, what is wrong, what was found."""
+    name = ".".join(str(part) for part in detail["loc"] if part not in ("str", "list[str]", "bool"))
+    if detail["type"] == "extra_forbidden":
+        near = get_close_matches(name, setting_names(), n=1, cutoff=0.5)
+        return f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ".")
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    problem = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{name}: {problem}, found {detail['input']!r}"
+
+
+def setting_names(settings: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """All dotted names, in the order of the classes above."""
+    names: list[str] = []
+    for name, field in settings.model_fields.items():
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        inner = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
+    return names

@@ -1,0 +1,184 @@
+"""The interface that training, engines and evaluation see."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from tomtat.models.ngrams import NoRepeatedNgrams
+from tomtat.models.sources import ModelSource
+from tomtat.prompts import Prompt
+from tomtat.types import Generation
+
+IGNORED = -100
+"""Label of positions that don't count, as torch's cross entropy has it."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt, and for training its target, as token ids."""
+
+    prompt_ids: list[int]
+    target_ids: list[int]
+    source_was_cut: bool
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How summaries are generated."""
+
+    max_new_tokens: int
+    num_beams: int = 1
+    no_repeat_ngram: int = 0
+
+
+class SummarizerModel(ABC):
+    """A network with its tokenizer and prompt. Its weights lie on one device in one dtype."""
+
+    is_encoder_decoder: ClassVar[bool]
+
+    def __init__(self, network: Any, tokenizer: Any, prompt: Prompt, source: ModelSource) -> None:
+        self.network = network
+        """The Transformers model, with adapter layers inside where there are any."""
+        self.peft: Any = None
+        """PEFT's wrapper around the same network, for saving and switching adapters; None without adapters."""
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.source = source
+        # The limits are ours, and told; the tokenizer's own only prints a warning.
+        tokenizer.model_max_length = 10**9
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    @property
+    def model_type(self) -> str:
+        return str(self.network.config.model_type)
+
+    def encode(self, text: str, summary: str | None, max_source_tokens: int) -> Encoded:
+        """Token ids of the prompt around `text`, the text cut to `max_source_tokens`, and of the summary."""
+        kept, was_cut = self._cut(self._as_plain_text(text), max_source_tokens)
+        target = self._target_ids(self._as_plain_text(summary)) if summary is not None else []
+        return Encoded(self._prompt_ids(self.prompt.render(kept)), target, was_cut)
+
+    def count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @abstractmethod
+    def _prompt_ids(self, text: str) -> list[int]: ...
+
+    @abstractmethod
+    def _target_ids(self, summary: str) -> list[int]: ...
+
+    @abstractmethod
+    def target_logits(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (positions, vocabulary) of at least the target positions, and their labels (positions,)."""
+
+    def loss_sum(self, rows: Sequence[Encoded]) -> torch.Tensor:
+        """Sum of the cross entropy, in nats, over the real target tokens of all rows; a scalar in fp32."""
+        logits, labels = self.target_logits(rows)
+        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+
+    @torch.inference_mode()
+    def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[Generation]:
+        """One generation per row, in order."""
+        self.network.eval()
+        inputs, skip = self._generation_inputs(rows)
+        processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
+        output = self.network.generate(
+            **inputs,
+            generation_config=self._generation_config(decoding),
+            logits_processor=processors,
+        )
+        return [self._generation(row, sequence[skip:].tolist()) for row, sequence in zip(rows, output, strict=True)]
+
+    @abstractmethod
+    def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:
+        """Inputs of `generate`, and how many tokens of its output are not new."""
+
+    @abstractmethod
+    def end_token_ids(self) -> list[int]:
+        """Tokens that end a summary."""
+
+    def _generation_config(self, decoding: Decoding) -> Any:
+        # What a family needs (start tokens, forced tokens) comes with the model; how long and by which search is ours.
+        config = copy.deepcopy(self.network.generation_config)
+        config.update(
+            max_new_tokens=decoding.max_new_tokens,
+            max_length=None,
+            min_length=0,
+            min_new_tokens=None,
+            num_beams=decoding.num_beams,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            length_penalty=1.0,
+            early_stopping=decoding.num_beams > 1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            eos_token_id=self.end_token_ids(),
+            pad_token_id=self.pad_token_id,
+        )
+        return config
+
+    @property
+    def pad_token_id(self) -> int:
+        value = self.tokenizer.pad_token_id
+        return int(value if value is not None else self.tokenizer.eos_token_id)
+
+    def _generation(self, row: Encoded, new_ids: list[int]) -> Generation:
+        ends = set(self.end_token_ids())
+        length = next((number + 1 for number, token in enumerate(new_ids) if token in ends), None)
+        text = self.tokenizer.decode(new_ids[:length], skip_special_tokens=True).strip()
+        return Generation(
+            text=text,
+            prompt_tokens=len(row.prompt_ids),
+            new_tokens=len(new_ids) if length is None else length,
+            finish_reason="length" if length is None else "stop",
+        )
+
+    @contextmanager
+    def untuned(self) -> Iterator["SummarizerModel"]:
+        """The same network with its adapters switched off."""
+        with self.peft.disable_adapter():
+            yield self
+
+    def _cut(self, text: str, limit: int) -> tuple[str, bool]:
+        """The longest beginning of a text that has at most `limit` tokens. Only the source is cut, never the prompt."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
+        if len(encoded["input_ids"]) <= limit:
+            return text, False
+        if not self.tokenizer.is_fast:
+            return self.tokenizer.decode(encoded["input_ids"][:limit]), True
+        return text[: encoded["offset_mapping"][limit - 1][1]], True
+
+    def _as_plain_text(self, text: str) -> str:
+        """Break up what would read as a control token: a text must not end its own turn or start another's."""
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def pad(self, rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.Tensor:
+        """Rows of token ids as one (rows, longest) tensor on the model's device."""
+        width = max(map(len, rows))
+        fills = [[value] * (width - len(row)) for row in rows]
+        padded = [[*fill, *row] if left else [*row, *fill] for row, fill in zip(rows, fills, strict=True)]
+        return torch.tensor(padded, dtype=torch.long, device=self.device)
+
+    def mask(self, rows: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
+        return self.pad([[1] * len(row) for row in rows], 0, left)

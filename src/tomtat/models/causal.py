@@ -1,0 +1,67 @@
+"""Causal models with a chat template: SmolLM2, Llama and their kind."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from tomtat.errors import ModelError
+from tomtat.models.base import IGNORED, Encoded, SummarizerModel
+
+_MARK = "\u2402summary\u2403"
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of families whose logits are more than the head's product; these go through the whole forward."""
+
+
+class CausalModel(SummarizerModel):
+    is_encoder_decoder = False
+
+    def __init__(self, network: Any, tokenizer: Any, *rest: Any) -> None:
+        super().__init__(network, tokenizer, *rest)
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"{self.source.name} has no chat template, so tomtat does not know how to ask it. "
+                "Take its instruction-tuned version (names often end in -Instruct or -it)."
+            )
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        prompt = self.tokenizer.apply_chat_template(self._messages(text), tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
+    def _target_ids(self, summary: str) -> list[int]:
+        return [*self.tokenizer(summary, add_special_tokens=False)["input_ids"], self._turn_end]
+
+    def _messages(self, text: str) -> list[dict[str, str]]:
+        system = self.prompt.system
+        first = [{"role": "system", "content": system}] if system else []
+        return [*first, {"role": "user", "content": text}]
+
+    @cached_property
+    def _turn_end(self) -> int:
+        """The token that the template puts after the assistant's words, which is not always the tokenizer's end token."""
+        messages = [*self._messages("text"), {"role": "assistant", "content": _MARK}]
+        after = self.tokenizer.apply_chat_template(messages, tokenize=False).partition(_MARK)[2]
+        ids = self.tokenizer(after.strip(), add_special_tokens=False)["input_ids"]
+        special = set(self.tokenizer.all_special_ids)
+        return int(next((token for token in ids if token in special), self.tokenizer.eos_token_id))
+
+    def target_logits(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        # Padding stands on the right and nothing attends to its right, so no mask is needed and attention stays
+        # on its fast path; logits are made only where there is a target.
+        ids = self.pad([[*row.prompt_ids, *row.target_ids] for row in rows], self.pad_token_id)
+        labels = self.pad([[IGNORED] * len(row.prompt_ids) + row.target_ids for row in rows], IGNORED)[:, 1:]
+        is_target = labels != IGNORED
+        if any(getattr(self.network.config, name, None) for name in _LOGIT_TRANSFORMS):
+            logits = self.network(input_ids=ids, use_cache=False).logits[:, :-1]
+            return logits[is_target], labels[is_target]
+        hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        return self.network.get_output_embeddings()(hidden[is_target]), labels[is_target]
+
+    def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:
+        prompts = [row.prompt_ids for row in rows]
+        ids = self.pad(prompts, self.pad_token_id, left=True)
+        return {"input_ids": ids, "attention_mask": self.mask(prompts, left=True)}, ids.shape[1]
+
+    def end_token_ids(self) -> list[int]:
+        return sorted({self._turn_end, int(self.tokenizer.eos_token_id)})

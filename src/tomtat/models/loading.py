@@ -1,0 +1,136 @@
+"""Models into memory: a base as it comes, or a base with what a run trained."""
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tomtat.config import ModelSettings, PromptSettings
+from tomtat.errors import ModelError, RunError
+from tomtat.files import write_json
+from tomtat.models.base import Decoding, SummarizerModel
+from tomtat.models.causal import CausalModel
+from tomtat.models.embedded import quiet_transformers
+from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
+from tomtat.models.seq2seq import Seq2SeqModel
+from tomtat.models.sources import ModelSource, resolve
+from tomtat.prompts import Prompt, choose_prompt
+
+TRAINED_FILE = "tomtat.json"
+
+
+@dataclass(frozen=True)
+class TrainedInfo:
+    """What must travel with an adapter, so that it is asked elsewhere as it was trained here."""
+
+    method: str
+    base: dict[str, str | None]
+    prompt: Prompt
+    max_source_tokens: int
+    decoding: Decoding
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / TRAINED_FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainedInfo":
+        try:
+            value = json.loads((folder / TRAINED_FILE).read_text(encoding="utf-8"))
+            return cls(
+                method=value["method"],
+                base=value["base"],
+                prompt=Prompt(**value["prompt"]),
+                max_source_tokens=value["max_source_tokens"],
+                decoding=Decoding(**value["decoding"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(
+                f"{folder}/{TRAINED_FILE} is missing or damaged, so nobody knows how to ask this model."
+            ) from None
+
+
+def load_base(settings: ModelSettings, prompt: PromptSettings) -> SummarizerModel:
+    """The untuned model in fp32, ready for adapters; `place` brings it to its device and dtype."""
+    source = resolve(settings.name, settings.revision)
+    network, tokenizer = _load(source.path)
+    return _wrap(network, tokenizer, choose_prompt(prompt, network.config.is_encoder_decoder), source)
+
+
+def place(model: SummarizerModel, settings: ModelSettings) -> None:
+    """Move to the device and dtype that the settings ask for, or that pay on this machine."""
+    device = choose_device(settings.device)
+    cast_parameters(model.network, choose_dtype(settings.precision, device, model.model_type))
+    model.network.to(device)
+
+
+def load_trained(
+    folder: Path, device: str = "auto", precision: str = "auto", base: str | None = None
+) -> tuple[SummarizerModel, TrainedInfo]:
+    """What a run trained: a folder with an adapter, or with a whole model. `base` names the base model's place here."""
+    info = TrainedInfo.load(folder)
+    model = (
+        _load_adapter(folder, info, base) if (folder / "adapter_config.json").is_file() else _load_whole(folder, info)
+    )
+    place(model, ModelSettings.model_construct(device=device, precision=precision))
+    model.network.eval()
+    return model, info
+
+
+def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> SummarizerModel:
+    from peft import PeftModel
+
+    name = base or str(info.base["name"])
+    try:
+        source = resolve(name, info.base["revision"])
+    except ModelError as error:
+        raise ModelError(
+            f"The adapter in {folder} needs its base model. {error} (Or name its folder with --base.)"
+        ) from None
+    if source.sha256 != info.base["sha256"]:
+        warnings.warn(
+            f"The base model {name} differs from the one this adapter was trained on (SHA-256 {source.sha256[:12]} "
+            f"here, {str(info.base['sha256'])[:12]} there): summaries may differ.",
+            stacklevel=2,
+        )
+    network, tokenizer = _load(source.path)
+    model = _wrap(network, tokenizer, info.prompt, source)
+    try:
+        model.peft = PeftModel.from_pretrained(network, str(folder), autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RunError(
+            f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"
+        ) from None
+    return model
+
+
+def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
+    network, tokenizer = _load(folder)
+    return _wrap(network, tokenizer, info.prompt, resolve(str(folder)))
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            network = kind.from_pretrained(
+                path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        # A damaged folder raises nearly anything: OSError, ValueError, KeyError, SafetensorError, tokenizers' own.
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"The model in {path} can't be loaded: {type(error).__name__}: {reason}") from error
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network, tokenizer
+
+
+def _wrap(network: Any, tokenizer: Any, prompt: Prompt, source: ModelSource) -> SummarizerModel:
+    kind = Seq2SeqModel if network.config.is_encoder_decoder else CausalModel
+    return kind(network, tokenizer, prompt, source)

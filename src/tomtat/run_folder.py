@@ -1,0 +1,145 @@
+"""A run on disk.
+
+config.toml          the resolved settings
+run.json             base model with its hash, versions, precision, rows and limits of the data
+metrics.jsonl        a row per step and per epoch
+adapter/             the best adapter, in PEFT's format, with tomtat.json (model/ after full fine-tuning)
+checkpoints/         what `--resume` needs
+predictions.jsonl    of the configured test split: id, prediction
+scores.json          their scores, beside the yardsticks'
+evaluations/NAME/    the same two files for other data
+rejects.jsonl        rows left out by `--on-bad-row skip`, with reasons
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tomtat.config import RunConfig, load_config
+from tomtat.errors import RunError
+from tomtat.files import recover_folder, write_json, write_json_lines, write_text
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
+        """Make the folder and write its config. A folder with anything in it is not touched."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path} exists already. Choose another --out, or go on with it: tomtat train --resume {path}"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        write_text(folder.config_path, config.to_toml())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        path = Path(path)
+        if not path.exists():
+            raise RunError(f"There is no run folder {path}.{_near(path)}")
+        if not (path / "config.toml").is_file():
+            raise RunError(f"{path} is not a run folder: it has no config.toml. `tomtat train` makes one.")
+        folder = cls(path)
+        recover_folder(folder.adapter_path)
+        recover_folder(folder.model_path)
+        return folder
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def config(self) -> RunConfig:
+        return load_config(self.config_path)
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def trained_path(self) -> Path:
+        """The adapter, or the whole model after full fine-tuning."""
+        for path in (self.adapter_path, self.model_path):
+            if path.is_dir():
+                return path
+        raise RunError(
+            f"{self.path} has no trained adapter yet. If its training stopped, go on: tomtat train --resume {self.path}"
+        )
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def log(self, row: dict[str, Any]) -> None:
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows written so far; a last line that a kill cut short is left out."""
+        if not self.metrics_path.exists():
+            return []
+        rows = []
+        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def keep_metrics(self, count: int) -> None:
+        """Cut the rows that were written after a checkpoint, when going on from it."""
+        write_json_lines(self.metrics_path, self.metrics()[:count])
+
+    def write_info(self, info: dict[str, Any]) -> None:
+        write_json(self.path / "run.json", info)
+
+    def info(self) -> dict[str, Any]:
+        try:
+            value: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunError(f"{self.path}/run.json is missing or damaged; the run can't be used.") from None
+        return value
+
+    def write_rejects(self, rows: Iterable[dict[str, str]]) -> Path:
+        path = self.path / "rejects.jsonl"
+        write_json_lines(path, rows)
+        return path
+
+    def evaluation_path(self, name: str | None) -> Path:
+        """Where an evaluation's files go: the top for the configured test split, else `evaluations/NAME`."""
+        return self.path / "evaluations" / name if name else self.path
+
+
+def free_path(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of `name-2`, `name-3`... that does not exist."""
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
+def _near(path: Path) -> str:
+    parent = path.parent
+    runs = sorted(str(item.parent) for item in parent.glob("*/config.toml")) if parent.is_dir() else []
+    return f" There are: {', '.join(runs[:8])}" if runs else " `tomtat train` makes one."

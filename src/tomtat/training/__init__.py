@@ -1,0 +1,5 @@
+"""Fine-tuning: one straight loop, the batches it takes, the weights it trains, the checkpoints it leaves."""
+
+from tomtat.training.finetune import finetune, resume
+
+__all__ = ["finetune", "resume"]

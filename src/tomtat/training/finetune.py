@@ -1,0 +1,251 @@
+"""From a recipe to a trained run folder: load, prepare, train, in the order in which a user's slips can show.
+
+Nothing is written before config, data and model have been loaded and found good.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tomtat.config import RunConfig, load_config
+from tomtat.data import DataOptions, Reject, load
+from tomtat.errors import ConfigError, RunError
+from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
+from tomtat.models.adapters import changes_base, prepare_training, save_adapter
+from tomtat.models.loading import TrainedInfo, place
+from tomtat.models.parameters import count_parameters
+from tomtat.progress import Progress
+from tomtat.prompts import source_text
+from tomtat.run_folder import RunFolder, free_path
+from tomtat.training.checkpoints import load_checkpoint
+from tomtat.training.loop import Trainer, TrainingData
+from tomtat.types import Example
+
+
+def finetune(
+    config: RunConfig | Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> RunFolder:
+    """Train as a recipe says and return the run folder.
+
+    `config` is a recipe's path or a RunConfig (by default all defaults: the embedded model on the bundled chats);
+    `settings` maps dotted names to values that override it, such as {"lora.rank": 8}; `out` is the folder to make, by
+    default `runs/` and the recipe's name.
+    """
+    progress = progress or Progress()
+    name = Path(config).stem if isinstance(config, str | Path) else "run"
+    if isinstance(config, RunConfig):
+        if settings:
+            raise ConfigError("Give either a RunConfig, or a recipe with settings over it.")
+        resolved = config
+    else:
+        resolved = load_config(config, settings or {})
+    return _start(resolved, Path(out) if out else free_path(Path("runs"), name), progress)
+
+
+def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
+    accelerator = _accelerator(config, path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        RunFolder.create(path, config)  # says why not, before minutes of loading
+    examples, rejects = _load_examples(config)
+    model = _prepare(config)
+    data = _encode(model, examples, config)
+    _tell_cuts(data, config, progress)
+    trained_info = _trained_info(model, data, config)
+    _fit_precision(model, config, accelerator)
+    if accelerator.is_main_process:
+        folder = RunFolder.create(path, config)
+        folder.write_info(_info(config, model, data, trained_info))
+        if rejects:
+            told = folder.write_rejects({"where": r.where, "reason": r.reason, "row": r.raw} for r in rejects)
+            progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {told}")
+    accelerator.wait_for_everyone()
+    return _train(RunFolder(path), config, model, data, trained_info, accelerator, progress, state=None)
+
+
+def resume(path: Path | str, progress: Progress | None = None) -> RunFolder:
+    """Go on with a stopped run from its newest whole checkpoint, with the settings it was started with."""
+    progress = progress or Progress()
+    folder = RunFolder.open(path)
+    config, info = folder.config, folder.info()
+    if info.get("finished"):
+        progress.note(f"{folder.path} is finished already: nothing to do.")
+        return folder
+    accelerator = _accelerator(config, folder.path)
+    state, problems = load_checkpoint(folder.checkpoints_path)
+    for problem in problems:
+        progress.note(f"{problem}: going on from the one before")
+    examples, _ = _load_examples(config)
+    model = _prepare(config)
+    data = _encode(model, examples, config)
+    if model.source.sha256 != info["base"]["sha256"]:
+        raise RunError(f"{folder.path} was started from another {model.source.name}: its weights' SHA-256 differs.")
+    if _fingerprint(data) != info["data"]["fingerprint"]:
+        raise RunError(f"The data of {folder.path} changed since it was started. Train anew with another --out.")
+    trained_info = _trained_info(model, data, config)
+    _fit_precision(model, config, accelerator)
+    return _train(folder, config, model, data, trained_info, accelerator, progress, state)
+
+
+def _train(
+    folder: RunFolder,
+    config: RunConfig,
+    model: SummarizerModel,
+    data: TrainingData,
+    trained_info: TrainedInfo,
+    accelerator: Any,
+    progress: Progress,
+    state: dict[str, Any] | None,
+) -> RunFolder:
+    initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
+    trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
+    if state is not None:
+        trainer.restore(state)
+        progress.note(
+            f"going on after step {trainer.place.step}, in epoch {min(trainer.place.epoch, config.train.epochs)}"
+        )
+    elif accelerator.is_main_process and folder.metrics_path.exists():
+        folder.keep_metrics(0)  # stopped before its first checkpoint
+    if config.train.trackers:
+        accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
+    end = trainer.run()
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def _accelerator(config: RunConfig, path: Path) -> Any:
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    try:
+        # Mixed precision is ours (models/precision.py): Accelerate is here for processes, devices and trackers.
+        return Accelerator(
+            cpu=config.model.device == "cpu",
+            log_with=config.train.trackers or None,
+            project_config=ProjectConfiguration(project_dir=str(path), logging_dir=str(path)),
+        )
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"train.trackers = {config.train.trackers}: {' '.join(str(error).split())} "
+            "Trackers are packages of their own; for TensorBoard: pip install 'tomtat[tensorboard]'."
+        ) from None
+
+
+def _load_examples(config: RunConfig) -> tuple[dict[str, list[Example]], list[Reject]]:
+    data = config.data
+    options = DataOptions(data.source_field, data.summary_field, on_bad_row=data.on_bad_row)
+    loaded = {"train": load(data.train, options)}
+    if data.validation:
+        loaded["validation"] = load(data.validation, options)
+    if data.test:
+        load(data.test, options)  # a slip in it should show now, not after hours of training
+    rejects = [reject for part in loaded.values() for reject in part.rejects]
+    return {name: part.examples for name, part in loaded.items()}, rejects
+
+
+def _prepare(config: RunConfig) -> SummarizerModel:
+    """The base with its trainable weights, on the CPU in fp32. The same seed gives the same initial adapter."""
+    torch.manual_seed(config.seed)
+    model = load_base(config.model, config.prompt)
+    prepare_training(model, config.lora, config.train)
+    return model
+
+
+def _fit_precision(model: SummarizerModel, config: RunConfig, accelerator: Any) -> None:
+    place(model, config.model)
+    if accelerator.num_processes > 1:
+        model.network.to(accelerator.device)
+
+
+def _encode(model: SummarizerModel, examples: dict[str, list[Example]], config: RunConfig) -> TrainingData:
+    """Token ids; of several references the first is the one learned."""
+    limit = config.data.max_source_tokens
+
+    def encode(rows: list[Example]) -> list[Encoded]:
+        return [model.encode(source_text(row.source), row.references[0], limit) for row in rows]
+
+    return TrainingData(encode(examples["train"]), encode(examples.get("validation", [])))
+
+
+def _tell_cuts(data: TrainingData, config: RunConfig, progress: Progress) -> None:
+    cut = sum(row.source_was_cut for row in data.train)
+    if cut:
+        progress.note(
+            f"{cut:,} of {len(data.train):,} training texts are longer than {config.data.max_source_tokens} tokens "
+            "and are cut at their end (data.max_source_tokens)"
+        )
+
+
+def _trained_info(model: SummarizerModel, data: TrainingData, config: RunConfig) -> TrainedInfo:
+    generate = config.generate
+    lengths = [len(row.target_ids) for row in data.train]
+    limit = generate.max_new_tokens or int(1.25 * float(np.percentile(lengths, 99))) + 1
+    return TrainedInfo(
+        method=config.train.method,
+        base=model.source.as_dict(),
+        prompt=model.prompt,
+        max_source_tokens=config.data.max_source_tokens,
+        decoding=Decoding(limit, generate.num_beams, generate.no_repeat_ngram),
+    )
+
+
+def _keep_initial_adapter(folder: RunFolder, config: RunConfig, model: SummarizerModel) -> Path | None:
+    """The adapter before training, where its initialisation changed the base: saving needs the difference."""
+    if config.train.method != "lora" or not changes_base(config.lora.init):
+        return None
+    path = folder.path / "initial_adapter"
+    if not path.exists():
+        save_adapter(model.peft, path)
+    return path
+
+
+def _info(config: RunConfig, model: SummarizerModel, data: TrainingData, trained_info: TrainedInfo) -> dict[str, Any]:
+    count = count_parameters(model.network)
+    return {
+        "tomtat": version("tomtat"),
+        "base": model.source.as_dict(),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "parameters": {"total": count.total, "trainable": count.trainable, "share": count.share},
+        "data": {
+            "train_rows": len(data.train),
+            "validation_rows": len(data.validation),
+            "train_rows_cut": sum(row.source_was_cut for row in data.train),
+            "fingerprint": _fingerprint(data),
+        },
+        "max_new_tokens": trained_info.decoding.max_new_tokens,
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+        "python": platform.python_version(),
+        "finished": False,
+    }
+
+
+def _fingerprint(data: TrainingData) -> str:
+    """SHA-256 over all token ids in order: changes with rows, prompt, tokenizer and limits alike."""
+    digest = hashlib.sha256()
+    for row in [*data.train, *data.validation]:
+        digest.update(json.dumps([row.prompt_ids, row.target_ids]).encode())
+    return digest.hexdigest()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names with plain values, as trackers want them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat

@@ -1,0 +1,280 @@
+"""The training loop.
+
+The loss is the mean over the real target tokens of the whole effective batch: each micro-batch's sum of token losses
+is divided by the target tokens of all micro-batches and all processes, and gradients are summed. So neither the cut
+into micro-batches nor the number of processes changes what a step does.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tomtat.batching import micro_batches
+from tomtat.config import RunConfig
+from tomtat.errors import Interrupted, TomtatError
+from tomtat.files import replace_folder
+from tomtat.models import Encoded, SummarizerModel
+from tomtat.models.adapters import save_adapter
+from tomtat.models.embedded import quiet_transformers
+from tomtat.models.loading import TrainedInfo
+from tomtat.progress import Progress
+from tomtat.run_folder import RunFolder
+from tomtat.training.batches import epoch_batches
+from tomtat.training.checkpoints import save_checkpoint
+from tomtat.training.interrupt import stop_on_signal
+from tomtat.training.masters import MasterWeights
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    train: list[Encoded]
+    validation: list[Encoded]
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a run has come; what a checkpoint stores besides tensors."""
+
+    epoch: int = 1
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    """Over the target tokens of the epoch so far."""
+    target_tokens: int = 0
+    epoch_seconds: float = 0.0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    metric_rows: int = 0
+
+    @property
+    def epochs_without_gain(self) -> int:
+        return self.epoch - 1 - self.best_epoch
+
+
+class Trainer:
+    """One run: a model whose trainable weights are chosen, its data, and the folder it is kept in."""
+
+    def __init__(
+        self,
+        model: SummarizerModel,
+        data: TrainingData,
+        config: RunConfig,
+        folder: RunFolder,
+        trained_info: TrainedInfo,
+        accelerator: Any,
+        progress: Progress,
+        initial_adapter: Path | None = None,
+    ) -> None:
+        from transformers import get_scheduler
+
+        self.model = model
+        self.data = data
+        self.config = config
+        self.settings = config.train
+        self.folder = folder
+        self.trained_info = trained_info
+        self.accelerator = accelerator
+        self.progress = progress
+        self.initial_adapter = initial_adapter
+        self.lengths = [len(row) for row in data.train]
+        self.steps_per_epoch = math.ceil(len(data.train) / self.settings.batch_size)
+        self.masters = MasterWeights(model.network)
+        self.optimizer = torch.optim.AdamW(
+            self.masters.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+        steps = self.steps_per_epoch * self.settings.epochs
+        self.scheduler = get_scheduler(
+            self.settings.schedule, self.optimizer, math.ceil(steps * self.settings.warmup), steps
+        )
+        self.place = Place()
+
+    def run(self) -> Place:
+        """Train to the end, from wherever `restore` brought us. Raises Interrupted after a signal, checkpoint written."""
+        done = (self.place.epoch - 1) * len(self.data.train) + self.place.step_in_epoch * self.settings.batch_size
+        total = len(self.data.train) * self.settings.epochs
+        with stop_on_signal() as stop, self.progress.task("training", total, done=done) as advance:
+            saved_at = time.monotonic()
+            while self.place.epoch <= self.settings.epochs and not self._is_patience_over():
+                batches = epoch_batches(self.lengths, self.settings.batch_size, self.config.seed, self.place.epoch)
+                for rows in batches[self.place.step_in_epoch :]:
+                    loss = self._step(rows)
+                    advance(len(rows), f"loss {loss:.3f}")
+                    if self._any_process(stop.requested):
+                        self._checkpoint()
+                        raise Interrupted(
+                            f"Stopped at step {self.place.step} of {self.steps_per_epoch * self.settings.epochs}, "
+                            f"checkpoint written. Go on with: tomtat train --resume {self.folder.path}"
+                        )
+                    if time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes:
+                        self._checkpoint()
+                        saved_at = time.monotonic()
+                self._end_epoch()
+                self._checkpoint()
+                saved_at = time.monotonic()
+        return self.place
+
+    def _step(self, rows: Sequence[int]) -> float:
+        """One optimizer step over an effective batch; returns its mean loss per target token, in nats."""
+        started = time.monotonic()
+        self.model.network.train()
+        target_tokens = sum(len(self.data.train[row].target_ids) for row in rows)
+        loss_sum = 0.0
+        for piece in micro_batches(self._share(rows), self.lengths, self.settings.micro_batch_tokens):
+            loss = self.model.loss_sum([self.data.train[row] for row in piece])
+            (loss / target_tokens).backward()
+            self.masters.collect_gradients()
+            loss_sum += loss.item()
+        loss_sum = self._sum_over_processes(loss_sum)
+        if not math.isfinite(loss_sum):
+            raise TomtatError(
+                f"The loss is {loss_sum} at step {self.place.step + 1}. Lower train.learning_rate, or try model.precision=fp32."
+            )
+        grad_norm = self._update()
+        seconds = time.monotonic() - started
+        self.place = replace(
+            self.place,
+            step=self.place.step + 1,
+            step_in_epoch=self.place.step_in_epoch + 1,
+            loss_sum=self.place.loss_sum + loss_sum,
+            target_tokens=self.place.target_tokens + target_tokens,
+            epoch_seconds=self.place.epoch_seconds + seconds,
+        )
+        self._log(
+            kind="step",
+            step=self.place.step,
+            epoch=self.place.epoch,
+            loss=loss_sum / target_tokens,
+            learning_rate=self.scheduler.get_last_lr()[0],
+            grad_norm=grad_norm,
+            seconds=seconds,
+        )
+        return loss_sum / target_tokens
+
+    def _update(self) -> float:
+        parameters = self.masters.parameters()
+        if self.accelerator.num_processes > 1:
+            # Adapters are small: one sum over all processes per step is cheaper than DDP's buckets, and exact whatever
+            # share of the rows each process has.
+            for parameter in parameters:
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
+        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.masters.publish()
+        return float(grad_norm)
+
+    def _end_epoch(self) -> None:
+        """Validate, keep the adapter if it is the best so far, and write the epoch's row."""
+        place = self.place
+        validation_loss = self._validation_loss()
+        # Without validation rows the last epoch is the one kept.
+        is_best = validation_loss is None or validation_loss < place.best_loss
+        if is_best:
+            self._save_trained()
+        train_loss = place.loss_sum / place.target_tokens
+        self._log(
+            kind="epoch",
+            epoch=place.epoch,
+            train_loss=train_loss,
+            validation_loss=validation_loss,
+            seconds=place.epoch_seconds,
+            examples_per_second=len(self.data.train) / place.epoch_seconds,
+            is_best=is_best,
+        )
+        shown = f", validation loss {validation_loss:.3f}" if validation_loss is not None else ""
+        best = " (best so far)" if is_best and validation_loss is not None else ""
+        self.progress.note(f"epoch {place.epoch}/{self.settings.epochs}: training loss {train_loss:.3f}{shown}{best}")
+        self.place = replace(
+            self.place,
+            epoch=place.epoch + 1,
+            step_in_epoch=0,
+            loss_sum=0.0,
+            target_tokens=0,
+            epoch_seconds=0.0,
+            best_loss=validation_loss if is_best and validation_loss is not None else place.best_loss,
+            best_epoch=place.epoch if is_best else place.best_epoch,
+        )
+
+    @torch.inference_mode()
+    def _validation_loss(self) -> float | None:
+        """Mean loss per target token, in nats."""
+        rows = self.data.validation
+        if not rows:
+            return None
+        self.model.network.eval()
+        lengths = [len(row) for row in rows]
+        pieces = micro_batches(self._share(range(len(rows))), lengths, self.settings.micro_batch_tokens)
+        loss_sum = sum(self.model.loss_sum([rows[row] for row in piece]).item() for piece in pieces)
+        return self._sum_over_processes(loss_sum) / sum(len(row.target_ids) for row in rows)
+
+    def _is_patience_over(self) -> bool:
+        patience = self.settings.patience
+        if not patience or not self.data.validation or self.place.epochs_without_gain < patience:
+            return False
+        self.progress.note(f"no better validation loss for {patience} epochs: stopping early")
+        return True
+
+    def _save_trained(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        is_lora = self.model.peft is not None
+        path = self.folder.adapter_path if is_lora else self.folder.model_path
+        with replace_folder(path) as new, self.masters.in_network(), quiet_transformers():
+            if is_lora:
+                save_adapter(self.model.peft, new, self.initial_adapter)
+            else:
+                self.model.network.save_pretrained(new)
+                self.model.tokenizer.save_pretrained(new)
+            self.trained_info.save(new)
+
+    def _checkpoint(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "place": asdict(self.place),
+            "masters": self.masters.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        save_checkpoint(self.folder.checkpoints_path, self.place.step, state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a checkpoint; metrics written after it are cut."""
+        self.place = Place(**state["place"])
+        self.masters.load(state["masters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if self.accelerator.is_main_process:
+            self.folder.keep_metrics(self.place.metric_rows)
+
+    def _log(self, **row: Any) -> None:
+        self.place = replace(self.place, metric_rows=self.place.metric_rows + 1)
+        if self.accelerator.is_main_process:
+            self.folder.log(row)
+        numbers = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+        self.accelerator.log(numbers, step=self.place.step)
+
+    def _share(self, rows: Sequence[int]) -> Sequence[int]:
+        """This process's part of some rows."""
+        return rows[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _sum_over_processes(self, value: float) -> float:
+        if self.accelerator.num_processes == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.model.device)
+        return float(self.accelerator.reduce(tensor, reduction="sum"))
+
+    def _any_process(self, flag: bool) -> bool:
+        return self._sum_over_processes(float(flag)) > 0

@@ -1,0 +1,80 @@
+"""Values that cross stages: small, frozen, without torch, SQL or HTTP."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function call that an assistant asked for, in OpenAI's shape."""
+
+    name: str
+    arguments: str
+    """JSON, as the model wrote it."""
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+    content: str
+    name: str | None = None
+    """Who speaks, where several people share a role."""
+    id: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An exact string that a memory must not lose, the turn it stands in, and a question it answers."""
+
+    text: str
+    turn: str
+    question: str
+
+
+Source = str | tuple[Message, ...]
+"""What is summarized: a text, or the messages of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A source with the summaries people wrote of it; `references` is empty where nobody did."""
+
+    id: str
+    source: Source
+    references: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What an engine wrote for one prompt."""
+
+    text: str
+    prompt_tokens: int
+    new_tokens: int
+    """Generated tokens, the end token included."""
+    finish_reason: FinishReason
+    """`length` when the limit cut the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number with the recipe that made it. Values run from 0 to 100 unless the recipe says otherwise."""
+
+    name: str
+    value: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    recipe: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}] ({self.recipe})"
