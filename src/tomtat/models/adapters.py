@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,7 @@ def _add_adapter(model: SummarizerModel, lora: LoraSettings, frozen: set[str]) -
             )
             raise ConfigError(f"lora.options.{name} {why}.")
     try:
-        with warnings.catch_warnings():
-            # PEFT warns of tied heads; merging unties them (models/storage.py), so what it warns of does not happen.
-            warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+        with quiet_peft():
             # Adapters in the base's fp32 here; the whole network is cast after the initialisation.
             model.peft = get_peft_model(network, LoraConfig(**arguments, **lora.options), autocast_adapter_dtype=False)
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
@@ -88,8 +88,7 @@ def save_adapter(peft: Any, folder: Path, initial: Path | None = None) -> None:
 
     `initial` is the adapter as it was before training, where its initialisation changed the base.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*save_embedding_layers.*")
+    with quiet_peft():
         peft.save_pretrained(
             folder,
             save_embedding_layers=False,
@@ -104,6 +103,16 @@ def save_adapter(peft: Any, folder: Path, initial: Path | None = None) -> None:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without PEFT's warnings: of tied heads, which merging unties first (merging.py); of initialisations that change
+    the base, which are saved as plain LoRA; and of an attribute that Transformers renamed."""
+    with warnings.catch_warnings():
+        for category in (UserWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=r"peft\.|transformers\.")
+        yield
 
 
 def trainable_state(network: Any) -> dict[str, torch.Tensor]:

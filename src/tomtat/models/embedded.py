@@ -111,7 +111,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet_transformers():
+    with quiet_transformers(), _quiet_gguf_reader():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # Transformers refuses to save a model it read from GGUF, so a fresh one of the same shape takes the weights over.
@@ -126,6 +126,21 @@ def _convert(gguf: Path, folder: Path) -> None:
     write_json(
         folder / "tomtat-source.json", {"name": NAME, "distribution": DISTRIBUTION, "version": VERSION, "note": NOTE}
     )
+
+
+@contextlib.contextmanager
+def _quiet_gguf_reader() -> Iterator[None]:
+    """The reader draws a progress bar of its own, which Transformers' switch does not reach."""
+    from functools import partial
+
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
 
 
 @contextlib.contextmanager

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.errors import ModelError, RunError
 from tomtat.files import write_json
+from tomtat.models.adapters import quiet_peft
 from tomtat.models.base import Decoding, SummarizerModel
 from tomtat.models.causal import CausalModel
 from tomtat.models.embedded import quiet_transformers
@@ -98,8 +100,9 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
     network, tokenizer = _load(source.path)
     model = _wrap(network, tokenizer, info.prompt, source)
     try:
-        model.peft = PeftModel.from_pretrained(network, str(folder), autocast_adapter_dtype=False)
-    except (RuntimeError, ValueError, OSError) as error:
+        with quiet_peft():
+            model.peft = PeftModel.from_pretrained(network, str(folder), autocast_adapter_dtype=False)
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
         raise RunError(
             f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"
         ) from None

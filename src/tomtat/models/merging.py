@@ -7,6 +7,7 @@ import torch
 
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder
+from tomtat.models.adapters import quiet_peft
 from tomtat.models.base import SummarizerModel
 from tomtat.models.embedded import quiet_transformers
 from tomtat.models.loading import TrainedInfo, load_trained
@@ -34,7 +35,8 @@ def merge(model: SummarizerModel) -> Any:
     if _is_adapted(head) and head_layer.weight is _plain(embedding).weight:
         # Merging into a tied head would change the input embedding too, which the adapter never did.
         head_layer.weight = torch.nn.Parameter(head_layer.weight.detach().clone(), requires_grad=False)
-    merged = model.peft.merge_and_unload()
+    with quiet_peft():
+        merged = model.peft.merge_and_unload()
     out, inputs = merged.get_output_embeddings(), merged.get_input_embeddings()
     if out is not None and out.weight is not inputs.weight and not torch.equal(out.weight, inputs.weight):
         merged.config.tie_word_embeddings = False

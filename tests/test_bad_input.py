@@ -1,0 +1,149 @@
+"""What people get wrong: each ends in one clear line and exit code 2, without a traceback and with nothing half-written."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import as_flags, rows, small_settings, write_jsonl
+
+Prepare = Callable[[Path], list[Any]]
+
+
+def file(name: str, content: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+GOOD = json.dumps(rows(1)[0]).encode() + b"\n"
+
+
+def train_on(content: bytes) -> Prepare:
+    return lambda folder: ["train", "--train", file("bad.jsonl", content)(folder), "--out", folder / "out"]
+
+
+def recipe(content: bytes) -> Prepare:
+    return lambda folder: ["train", file("recipe.toml", content)(folder), "--out", folder / "out"]
+
+
+CASES: dict[str, tuple[Prepare, str]] = {
+    "wrong type in a row": (train_on(GOOD + b'{"dialogue": 7, "summary": "s"}'), "bad.jsonl, line 2: 'dialogue' must be a text"),
+    "missing field": (train_on(b'{"dialogue": "hello"}'), "line 1: no field with the summary"),
+    "empty file": (train_on(b""), "is empty"),
+    "only blank lines": (train_on(b"\n\n"), "is empty"),
+    "cut JSON": (train_on(GOOD + GOOD[:30]), "line 2: not valid JSON"),
+    "not UTF-8": (train_on(GOOD + b'{"dialogue": "caf\xe9", "summary": "s"}'), "line 2: not UTF-8"),
+    "a folder for a file": (lambda folder: ["train", "--train", folder, "--out", folder / "out"], "is a folder"),
+    "a file that is not there": (lambda folder: ["train", "--train", folder / "no.jsonl", "--out", folder / "out"], "There is no file"),
+    "a slice beyond the rows": (lambda folder: ["train", "--train", f"{file('a.jsonl', GOOD)(folder)}[:5]", "--out", folder / "out"], "there are only 1 rows"),
+    "an unknown format": (lambda folder: ["train", "--train", file("a.xlsx.csv", GOOD)(folder), "--out", folder / "out"], "not read yet"),
+    "unknown setting": (lambda folder: ["train", "--set", "lora.rnk=8", "--out", folder / "out"], "did you mean lora.rank?"),
+    "wrong type of a setting": (lambda folder: ["train", "--set", "lora.rank=high", "--out", folder / "out"], "lora.rank: input should be a valid integer"),
+    "broken TOML": (recipe(b"[lora\nrank = 8"), "is not valid TOML"),
+    "unknown table in a recipe": (recipe(b"[loar]\nrank = 8"), "loar is not a setting"),
+    "a recipe that is no text": (recipe(b"\xff\xfe\x00"), "is not UTF-8"),
+    "a recipe that is not there": (lambda folder: ["train", folder / "no.toml"], "There is no recipe"),
+    "unknown model": (lambda folder: ["train", "--model", "no such model!", "--out", folder / "out"], "neither a folder nor a model's name"),
+    "a model folder without weights": (lambda folder: ["train", "--model", folder, "--out", folder / "out"], "no saved model"),
+    "a damaged model": (lambda folder: ["summarize", damaged_model(folder), file("a.txt", b"text")(folder)], "can't be loaded"),
+    "unknown device": (lambda folder: ["train", "--device", "tpu", "--out", folder / "out"], "model.device: input should be"),
+    "a run folder that is none": (lambda folder: ["evaluate", folder], "is not a run folder"),
+    "a run folder that is not there": (lambda folder: ["evaluate", folder / "runs" / "x"], "There is no run folder"),
+    "resuming what is no run": (lambda folder: ["train", "--resume", folder], "is not a run folder"),
+    "resuming with other settings": (lambda folder: ["train", "--resume", folder, "--set", "lora.rank=4"], "run's own settings"),
+    "an unwritable --set": (lambda folder: ["train", "--set", "lora.rank"], "write it as name=value"),
+    "an empty text": (lambda folder: ["summarize", "x", file("a.txt", b" \n")(folder)], "is empty"),
+    "a text that is none": (lambda folder: ["summarize", "x", file("a.txt", b"\xff\xfe\x00\xd8")(folder)], "is not UTF-8"),
+    "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "csv"], "choose auto, text or jsonl"),
+    "a bad row to summarize": (lambda folder: ["summarize", "x", file("a.jsonl", b'{"id": "1"}')(folder)], "no field with the text"),
+    "params of nothing": (lambda folder: ["params", folder / "no.toml"], "There is no recipe"),
+}  # fmt: skip
+
+
+def damaged_model(folder: Path) -> Path:
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "t5", "vocab_size": 10, "d_model": 8}')
+    (model / "model.safetensors").write_bytes(b"not safetensors")
+    return model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_ends_in_one_clear_line(case: str, tomtat: Callable[..., Any], tmp_path: Path):
+    prepare, message = CASES[case]
+    arguments = prepare(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+
+    result = tomtat(*arguments)
+
+    assert result.code == 2, result.err
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert len(result.err.strip().splitlines()) == 1, result.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train", "--epochs", "three"], ["summarize"]], ids=str)
+def test_slips_in_the_command_line_end_with_code_2(tomtat: Callable[..., Any], arguments: list[str]):
+    result = tomtat(*arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_run_resumable(
+    tomtat: Callable[..., Any], tiny_t5: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import errno
+
+    import torch
+
+    save = torch.save
+    calls = 0
+
+    def save_until_full(value: Any, path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(value, path)
+
+    monkeypatch.setattr(torch, "save", save_until_full)
+    flags = as_flags(small_settings(tiny_t5, data))
+    result = tomtat("train", *flags, "--out", tmp_path / "run")
+
+    assert result.code == 2
+    assert "No space left on device" in result.err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
+    monkeypatch.setattr(torch, "save", save)
+    assert tomtat("train", "--resume", tmp_path / "run").code == 0
+
+
+def test_a_bug_of_ours_keeps_its_traceback(tomtat: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("tomtat.training.finetune", broken)
+    with pytest.raises(KeyError):
+        tomtat("train", "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["tomtat.json", "adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_adapter_is_told(tomtat: Callable[..., Any], tiny_t5: Path, data: Path, tmp_path: Path, name: str):
+    run = tmp_path / "run"
+    assert tomtat("train", *as_flags(small_settings(tiny_t5, data)), "--out", run).code == 0
+    (run / "adapter" / name).write_text("{")
+    result = tomtat("evaluate", run)
+    assert result.code == 2, result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_rows_are_joined_by_ids_so_doubled_ones_are_refused(tomtat: Callable[..., Any], tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", [rows(1)[0], rows(1)[0]])
+    result = tomtat("train", "--train", path, "--out", tmp_path / "run")
+    assert (result.code, "stands in line 1 already" in result.err) == (2, True)
