@@ -36,9 +36,15 @@ def byte_tokenizer(special: dict[str, str], template: str | None, ends_with: str
     tokenizer.train_from_iterator([WORDS] * 3, trainer)
     if ends_with:
         token_id = tokenizer.token_to_id(ends_with)
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {ends_with}", special_tokens=[(ends_with, token_id)])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{k: v for k, v in special.items() if k.endswith("_token")})
-    wrapped.add_special_tokens({"additional_special_tokens": [v for k, v in special.items() if not k.endswith("_token")]})
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {ends_with}", special_tokens=[(ends_with, token_id)]
+        )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{k: v for k, v in special.items() if k.endswith("_token")}
+    )
+    wrapped.add_special_tokens(
+        {"additional_special_tokens": [v for k, v in special.items() if not k.endswith("_token")]}
+    )
     if template:
         wrapped.chat_template = template
     return wrapped
@@ -101,7 +107,8 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [
         {
             "id": f"row-{n}",
-            "dialogue": f"#Person1#: can we meet on {days[n % 4]} at {n}? " * (1 + n % 3) + "\n#Person2#: yes, room four.",
+            "dialogue": f"#Person1#: can we meet on {days[n % 4]} at {n}? " * (1 + n % 3)
+            + "\n#Person2#: yes, room four.",
             "summary": f"They meet on {days[n % 4]} at {n}.",
         }
         for n in range(count)

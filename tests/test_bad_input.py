@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import as_flags, rows, small_settings, write_jsonl
 
 Prepare = Callable[[Path], list[Any]]

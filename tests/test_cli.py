@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import as_flags, rows, small_settings, write_jsonl
 
 
@@ -22,21 +23,36 @@ def test_one_command_trains_scores_and_shows(tomtat: Callable[..., Any], tiny_t5
     result = tomtat("train", *as_flags(small_settings(tiny_t5, data)), "--out", out, "--evaluate", "--show", 2)
 
     assert result.code == 0, result.err
-    for expected in ("validation loss", "examples/s", "lead-3", "untuned", "tuned", "rougeLsum", "reference", "row-9", "Run folder:"):
+    for expected in (
+        "validation loss",
+        "examples/s",
+        "lead-3",
+        "untuned",
+        "tuned",
+        "rougeLsum",
+        "reference",
+        "row-9",
+        "Run folder:",
+    ):
         assert expected in result.out
     assert f"Next: tomtat summarize {out}" in result.out
     assert "epoch 2/2" in result.err
-    assert {"config.toml", "adapter", "metrics.jsonl", "predictions.jsonl", "scores.json"} <= {p.name for p in out.iterdir()}
+    assert {"config.toml", "adapter", "metrics.jsonl", "predictions.jsonl", "scores.json"} <= {
+        p.name for p in out.iterdir()
+    }
 
 
 def test_run_folders_are_numbered_when_none_is_named(
     tomtat: Callable[..., Any], tiny_t5: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.toml").write_text('[train]\nepochs = 1\n[generate]\nmax_new_tokens = 4\n')
+    (tmp_path / "mine.toml").write_text("[train]\nepochs = 1\n[generate]\nmax_new_tokens = 4\n")
     flags = ["--model", tiny_t5, "--train", data, "--validation", data, "--test", data, "--batch-size", 6, "--rank", 2]
     for _ in range(2):
-        assert tomtat("train", "mine.toml", *flags, "--target", "decoder", "--learning-rate", 0.01, "--epochs", 1).code == 0
+        assert (
+            tomtat("train", "mine.toml", *flags, "--target", "decoder", "--learning-rate", 0.01, "--epochs", 1).code
+            == 0
+        )
     assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "mine-2"]
 
 
@@ -57,7 +73,9 @@ def test_summarize_takes_a_text_and_prints_only_the_summary(tomtat: Callable[...
 def test_summarize_takes_json_lines_from_standard_input(
     tomtat: Callable[..., Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    lines = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "one"}, {"messages": [{"role": "user", "content": "two"}]}])
+    lines = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": "a", "text": "one"}, {"messages": [{"role": "user", "content": "two"}]}]
+    )
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.read_bytes())))
     result = tomtat("summarize", run, "-", "--max-new-tokens", 3, "--out", tmp_path / "out.jsonl", "--device", "cpu")
 
@@ -121,7 +139,9 @@ def test_the_public_names_exist():
         _ = package.nonsense
 
 
-def test_progress_is_lines_where_no_terminal_looks_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_progress_is_lines_where_no_terminal_looks_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     from tomtat.cli import terminal
 
     monkeypatch.setattr(terminal, "LOG_SECONDS", 0)
@@ -135,7 +155,9 @@ def test_progress_is_lines_where_no_terminal_looks_on(capsys: pytest.CaptureFixt
 
 
 def test_a_reader_that_goes_away_is_no_error(run: Path, tmp_path: Path):
-    path = write_jsonl(tmp_path / "in.jsonl", [{"id": str(n), "text": row["dialogue"]} for n, row in enumerate(rows(30))])
+    path = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": str(n), "text": row["dialogue"]} for n, row in enumerate(rows(30))]
+    )
     command = f"{sys.executable} -m tomtat.cli summarize {run} {path} --device cpu | head -c 1"
     result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr

@@ -59,7 +59,9 @@ def test_the_names_scripts_rely_on_exist():
     assert set(stable.split()) <= set(setting_names())
 
 
-@pytest.mark.parametrize("recipe", sorted(Path(__file__).parent.parent.glob("recipes/*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "recipe", sorted(Path(__file__).parent.parent.glob("recipes/*.toml")), ids=lambda path: path.name
+)
 def test_each_recipe_is_valid_and_says_how_to_run_it(recipe: Path):
     assert isinstance(load_config(recipe), RunConfig)
     header = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#")]

@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import rows, write_jsonl
 
+from conftest import rows, write_jsonl
 from tomtat.data import DataOptions, load, load_examples
 from tomtat.data.slices import parse_spec
 from tomtat.errors import DataError
@@ -113,7 +113,9 @@ BAD_ROWS: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize(("line", "message"), BAD_ROWS)
 def test_a_bad_row_stops_with_its_line_and_can_be_skipped(tmp_path: Path, line: bytes, message: str):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"id": "good", "article": "a", "highlights": "b"}\n' + line + b"\n\n" + b'{"article": "c", "highlights": "d"}')
+    path.write_bytes(
+        b'{"id": "good", "article": "a", "highlights": "b"}\n' + line + b"\n\n" + b'{"article": "c", "highlights": "d"}'
+    )
 
     with pytest.raises(DataError, match=message) as error:
         load_examples(str(path))
@@ -152,7 +154,9 @@ def test_a_hub_data_set_is_read_by_name_config_split_and_slice(monkeypatch: pyte
 
     def load_dataset(*names: Any, split: str) -> Any:
         asked.append((*names, split))
-        return datasets.Dataset.from_list([{"article": f"text {n}", "highlights": "s", "id": str(n)} for n in range(200)])
+        return datasets.Dataset.from_list(
+            [{"article": f"text {n}", "highlights": "s", "id": str(n)} for n in range(200)]
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: None)

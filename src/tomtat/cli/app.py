@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app()
     except Interrupted as stopped:
-        error_console.print(str(stopped), style="yellow", markup=False, highlight=False)
+        error_console.print(str(stopped), style="yellow", markup=False, highlight=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
     except TomtatError as error:
         _fail(str(error))
@@ -89,4 +89,4 @@ def _show_warning(
 ) -> None:
     # Only our own; what libraries warn about is for developers, who see it in the tests.
     if category is UserWarning and f"{os.sep}tomtat{os.sep}" in filename:
-        error_console.print(f"Warning: {message}", style="yellow", markup=False, highlight=False)
+        error_console.print(f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)

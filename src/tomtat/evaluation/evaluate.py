@@ -1,4 +1,4 @@
-"""Run a summarizer over examples, score it beside the untuned model and lead-3, and keep everything in the run folder."""
+"""Run a summarizer over examples, score it beside the untuned model and lead-3, keep it all in the run folder."""
 
 import os
 import re

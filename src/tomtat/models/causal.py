@@ -39,7 +39,7 @@ class CausalModel(SummarizerModel):
 
     @cached_property
     def _turn_end(self) -> int:
-        """The token that the template puts after the assistant's words, which is not always the tokenizer's end token."""
+        """The token that the template puts after the assistant's words: not always the tokenizer's end token."""
         messages = [*self._messages("text"), {"role": "assistant", "content": _MARK}]
         after = self.tokenizer.apply_chat_template(messages, tokenize=False).partition(_MARK)[2]
         ids = self.tokenizer(after.strip(), add_special_tokens=False)["input_ids"]

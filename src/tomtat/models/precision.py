@@ -57,6 +57,6 @@ def _seconds_per_product(dtype: torch.dtype) -> float:
 
 
 def cast_parameters(network: Any, dtype: torch.dtype) -> None:
-    """Cast parameters only. `Module.to` would also round buffers such as the rotary frequencies, and with them positions."""
+    """Cast parameters only: `Module.to` would also round the rotary frequencies, and with them positions."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -87,9 +87,8 @@ def select(network: Any, expression: str | Sequence[str], setting: str, linear_o
     for term in _terms(expression):
         matching = {part.name for part in parts if all(_matches(word, part, linear_only) for word in _words(term))}
         if not matching:
-            raise ConfigError(
-                f"{setting}: {term!r} matches nothing in {type(network).__name__}. It has: {describe(p.name for p in parts)}."
-            )
+            there = describe(part.name for part in parts)
+            raise ConfigError(f"{setting}: {term!r} matches nothing in {type(network).__name__}. It has: {there}.")
         chosen |= matching
     return [part.name for part in parts if part.name in chosen]
 

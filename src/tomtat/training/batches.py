@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 WINDOW = 16
-"""Batches sorted by length together: long enough that neighbours are alike, short enough that an epoch stays shuffled."""
+"""Batches sorted by length together: enough that neighbours are alike, few enough that an epoch stays shuffled."""
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -94,7 +94,7 @@ class Trainer:
         self.place = Place()
 
     def run(self) -> Place:
-        """Train to the end, from wherever `restore` brought us. Raises Interrupted after a signal, checkpoint written."""
+        """Train to the end from wherever we are. Raises Interrupted after a signal, the checkpoint written."""
         done = (self.place.epoch - 1) * len(self.data.train) + self.place.step_in_epoch * self.settings.batch_size
         total = len(self.data.train) * self.settings.epochs
         with stop_on_signal() as stop, self.progress.task("training", total, done=done) as advance:
@@ -132,7 +132,8 @@ class Trainer:
         loss_sum = self._sum_over_processes(loss_sum)
         if not math.isfinite(loss_sum):
             raise TomtatError(
-                f"The loss is {loss_sum} at step {self.place.step + 1}. Lower train.learning_rate, or try model.precision=fp32."
+                f"The loss is {loss_sum} at step {self.place.step + 1}. "
+                "Lower train.learning_rate, or try model.precision=fp32."
             )
         grad_norm = self._update()
         seconds = time.monotonic() - started
