@@ -92,6 +92,9 @@ def test_bad_rows_can_be_left_out_of_a_summary_run(tomtat: Callable[..., Any], r
     assert result.code == 0
     assert len(result.out.splitlines()) == 1
     assert "left out" in result.err
+    tomtat("summarize", run, path, "--on-bad-row", "skip", "--device", "cpu", "--out", tmp_path / "out.jsonl")
+    [reject] = [json.loads(line) for line in (tmp_path / "out.jsonl.rejects.jsonl").read_text().splitlines()]
+    assert (reject["where"], reject["raw"]) == (f"{path}, line 2", '{"txt": "two"}')
     assert "line 2" in result.err
 
 

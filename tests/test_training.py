@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,21 @@ def test_resuming_a_finished_run_changes_nothing(settings: dict[str, Any], tmp_p
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
+def test_two_at_once_do_not_train_in_one_folder(settings: dict[str, Any], tmp_path: Path):
+    path = stopped_run(settings, tmp_path / "stopped")
+    with tomtat.RunFolder.open(path).training_lock(), pytest.raises(RunError, match="Another process is training"):
+        resume(path)
+    assert resume(path).info()["finished"]
+
+
+def test_reading_a_run_never_disturbs_the_one_who_writes_it(settings: dict[str, Any], tmp_path: Path):
+    run = tomtat.finetune(settings=settings, out=tmp_path / "run")
+    run.adapter_path.rename(run.path / "adapter.old")  # between the two renames of a replacement
+    (run.path / "adapter.new").mkdir()
+    assert tomtat.RunFolder.open(run.path).trained_path.name == "adapter.old"
+    assert (run.path / "adapter.new").exists()
+
+
 def test_a_kill_before_the_first_checkpoint_starts_over(settings: dict[str, Any], tmp_path: Path):
     import shutil
 
@@ -301,6 +317,30 @@ def test_tensorboard_gets_the_curves(settings: dict[str, Any], tmp_path: Path):
 def test_an_unknown_tracker_is_refused(settings: dict[str, Any], tmp_path: Path):
     with pytest.raises(TomtatError, match=r"train\.trackers"):
         tomtat.finetune(settings=settings | {"train.trackers": ["tensorbord"]}, out=tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(tiny_llama: Path, data: Path, tmp_path: Path):
+    settings = small_settings(tiny_llama, data) | {"train.epochs": 40, "lora.dropout": 0.1}
+    flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "tomtat.cli", "train", *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", str(tmp_path / "unbroken")], check=True, capture_output=True, env=environment)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL, env=environment
+    )
+    while not list((tmp_path / "killed" / "checkpoints").glob("step-*/sha256")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    subprocess.run(
+        [*command[:4], "--resume", str(tmp_path / "killed")], check=True, capture_output=True, env=environment
+    )
+
+    unbroken, killed = (tomtat.RunFolder.open(tmp_path / name) for name in ("unbroken", "killed"))
+    assert adapter(killed) == adapter(unbroken)
+    assert without_times(killed.metrics()) == without_times(unbroken.metrics())
 
 
 @pytest.mark.slow

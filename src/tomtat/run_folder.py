@@ -13,13 +13,14 @@ rejects.jsonl        rows left out by `--on-bad-row skip`, with reasons
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tomtat.config import RunConfig, load_config
 from tomtat.errors import RunError
-from tomtat.files import recover_folder, write_json, write_json_lines, write_text
+from tomtat.files import write_json, write_json_lines, write_text
 
 
 class RunFolder:
@@ -45,10 +46,7 @@ class RunFolder:
             raise RunError(f"There is no run folder {path}.{_near(path)}")
         if not (path / "config.toml").is_file():
             raise RunError(f"{path} is not a run folder: it has no config.toml. `tomtat train` makes one.")
-        folder = cls(path)
-        recover_folder(folder.adapter_path)
-        recover_folder(folder.model_path)
-        return folder
+        return cls(path)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -76,8 +74,11 @@ class RunFolder:
     def trained_path(self) -> Path:
         """The adapter, or the whole model after full fine-tuning."""
         for path in (self.adapter_path, self.model_path):
-            if path.is_dir():
-                return path
+            # A kill, or a training that goes on right now, may stand between the two renames of a replacement. Only
+            # who trains may clean up after that (files.py); who reads takes the older one.
+            for candidate in (path, path.with_name(path.name + ".old")):
+                if candidate.is_dir():
+                    return candidate
         raise RunError(
             f"{self.path} has no trained adapter yet. If its training stopped, go on: tomtat train --resume {self.path}"
         )
@@ -89,6 +90,17 @@ class RunFolder:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @contextmanager
+    def training_lock(self) -> Iterator[None]:
+        """Held while training writes here; freed by the system when the process ends, however it ends."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise RunError(f"Another process is training in {self.path}. Wait for it, or stop it first.") from None
 
     def log(self, row: dict[str, Any]) -> None:
         with self.metrics_path.open("a", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from tomtat import __version__
 from tomtat.cli.evaluate import evaluate_command
 from tomtat.cli.params import params_command
 from tomtat.cli.summarize import summarize_command
-from tomtat.cli.terminal import error_console
+from tomtat.cli.terminal import error_console, program
 from tomtat.cli.train import train_command
 from tomtat.errors import Interrupted, TomtatError
 
@@ -57,7 +57,13 @@ def main() -> None:
     try:
         app()
     except Interrupted as stopped:
-        error_console.print(str(stopped), style="yellow", markup=False, highlight=False, soft_wrap=True)
+        error_console.print(
+            str(stopped).replace("tomtat train", f"{program()} train"),
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         sys.exit(INTERRUPTED)
     except TomtatError as error:
         _fail(str(error))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tomtat.cli.options import Base, Device, OnBadRow, Show
-from tomtat.cli.terminal import TerminalProgress, console, print_table
+from tomtat.cli.terminal import TerminalProgress, console, print_next, print_table
 
 if TYPE_CHECKING:
     from tomtat.evaluation import Evaluation
@@ -32,23 +32,18 @@ def evaluate_command(
 
     evaluation = evaluate(run, data, name, yardsticks, device, on_bad_row, base, TerminalProgress())
     report(evaluation, show)
-    console.print(f"Next: tomtat summarize {run} FILE", highlight=False, soft_wrap=True)
+    print_next(f"summarize {run} FILE")
 
 
 def report(evaluation: "Evaluation", show: int) -> None:
     """The table, some summaries side by side, and where the files are."""
-    tuned = evaluation.scores["tuned"]
-    # With several references the best of them is the field's usual figure; both are in scores.json.
-    names = [score.name for score in tuned if not score.name.endswith("-best")]
-    best = [score.name for score in tuned if score.name.endswith("-best") and score.name != "rougeLsum-best"]
-    rows = []
-    for system, scores in evaluation.scores.items():
-        values = {score.name: score for score in scores}
-        cells = [f"{values[metric].value:.1f}" for metric in names + best]
-        rows.append([system, *cells, f"{evaluation.words[system]:.0f}"])
     console.print()
-    print_table(["", *names, *best, "words"], rows, title=f"{evaluation.data}: {len(evaluation.examples):,} rows")
-    first = tuned[0]
+    print_table(*_columns(evaluation, best=False), title=f"{evaluation.data}: {len(evaluation.examples):,} rows")
+    if any(len(example.references) > 1 for example in evaluation.examples):
+        # The mean over references stands above; the field often reports the best of them.
+        console.print()
+        print_table(*_columns(evaluation, best=True), title="the same against the best of each row's references")
+    first = evaluation.scores["tuned"][0]
     console.print(
         f"\n{first.name} of the tuned model, 95 % interval: {first.low:.1f} to {first.high:.1f}", highlight=False
     )
@@ -58,6 +53,16 @@ def report(evaluation: "Evaluation", show: int) -> None:
     for number in range(min(show, len(evaluation.examples))):
         _print_example(evaluation, number)
     console.print(f"\nScores with their recipes: {evaluation.path / 'scores.json'}", highlight=False, soft_wrap=True)
+
+
+def _columns(evaluation: "Evaluation", best: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: systems by metrics, those against the best reference or the others."""
+    names = [score.name for score in evaluation.scores["tuned"] if score.name.endswith("-best") == best]
+    rows = []
+    for system, scores in evaluation.scores.items():
+        values = {score.name: f"{score.value:.1f}" for score in scores}
+        rows.append([system, *(values[name] for name in names), f"{evaluation.words[system]:.0f}"])
+    return ["", *(name.removesuffix("-best") for name in names), "words"], rows
 
 
 def _print_example(evaluation: "Evaluation", number: int) -> None:

@@ -36,7 +36,7 @@ def summarize_command(
     from tomtat.data.jsonl import parse_lines
     from tomtat.data.loading import parse_rows
     from tomtat.errors import ConfigError, DataError
-    from tomtat.files import write_text
+    from tomtat.files import write_json_lines, write_text
     from tomtat.summarizer import Summarizer
     from tomtat.types import Example
 
@@ -54,6 +54,10 @@ def summarize_command(
         )
         for reject in loaded.rejects:
             progress.note(f"left out: {reject.where}: {reject.reason}")
+        if out and loaded.rejects:
+            rejects = out.with_name(f"{out.name}.rejects.jsonl")
+            write_json_lines(rejects, (asdict(reject) for reject in loaded.rejects))
+            progress.note(f"these {len(loaded.rejects):,} rows lie with their reasons in {rejects}")
         examples = loaded.examples
     else:
         examples = [Example("1", _decode(content, place))]

@@ -1,9 +1,11 @@
 """What a person sees: progress, tables, summaries side by side."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -90,6 +92,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         table.add_row(*row)
     wide = Console(width=max(console.width, 200)) if not console.is_terminal else console
     wide.print(table)
+
+
+def print_next(arguments: str) -> None:
+    console.print(f"Next: {program()} {arguments}", markup=False, highlight=False, soft_wrap=True)
+
+
+def program() -> str:
+    """How this command is called here: `tomtat` where that is on the path, else as it was typed."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("tomtat")
+    is_typed = typed.name == "tomtat" and typed.exists()
+    return str(typed) if is_typed and (found is None or not typed.samefile(found)) else "tomtat"
 
 
 def print_epochs(rows: Sequence[dict[str, Any]]) -> None:

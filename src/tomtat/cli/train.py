@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tomtat.cli.options import Device, OnBadRow, Set, Show
-from tomtat.cli.terminal import TerminalProgress, console, print_epochs
+from tomtat.cli.terminal import TerminalProgress, console, print_epochs, print_next
 
 
 def train_command(
@@ -72,11 +72,11 @@ def train_command(
         from tomtat.evaluation import evaluate as evaluate_run
 
         report(evaluate_run(folder, device=device, progress=progress), show)
-        console.print(f"Next: tomtat summarize {folder.path} FILE", highlight=False, soft_wrap=True)
+        print_next(f"summarize {folder.path} FILE")
     else:
         has_test = folder.config.data.test is not None
         data = "" if has_test else " --data FILE"
-        console.print(f"Next: tomtat evaluate {folder.path}{data}", highlight=False, soft_wrap=True)
+        print_next(f"evaluate {folder.path}{data}")
 
 
 def _overrides(settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:

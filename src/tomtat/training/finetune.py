@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     _tell_cuts(data, config, progress)
     trained_info = _trained_info(model, data, config)
     _fit_precision(model, config, accelerator)
+    progress.note(_trained_share(model))
     if accelerator.is_main_process:
         folder = RunFolder.create(path, config)
         folder.write_info(_info(config, model, data, trained_info))
@@ -106,21 +108,21 @@ def _train(
     progress: Progress,
     state: dict[str, Any] | None,
 ) -> RunFolder:
-    initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
-    trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
-    if state is not None:
-        trainer.restore(state)
-        progress.note(
-            f"going on after step {trainer.place.step}, in epoch {min(trainer.place.epoch, config.train.epochs)}"
-        )
-    elif accelerator.is_main_process and folder.metrics_path.exists():
-        folder.keep_metrics(0)  # stopped before its first checkpoint
-    if config.train.trackers:
-        accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
-    end = trainer.run()
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
+    with folder.training_lock() if accelerator.is_main_process else nullcontext():
+        initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
+        trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
+        if state is not None:
+            trainer.restore(state)
+            epoch = min(trainer.place.epoch, config.train.epochs)
+            progress.note(f"going on after step {trainer.place.step}, in epoch {epoch}")
+        elif accelerator.is_main_process and folder.metrics_path.exists():
+            folder.keep_metrics(0)  # stopped before its first checkpoint
+        if config.train.trackers:
+            accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
+        end = trainer.run()
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
     accelerator.wait_for_everyone()
     return folder
 
@@ -186,6 +188,14 @@ def _tell_cuts(data: TrainingData, config: RunConfig, progress: Progress) -> Non
             f"{cut:,} of {len(data.train):,} training texts are longer than {config.data.max_source_tokens} tokens "
             "and are cut at their end (data.max_source_tokens)"
         )
+
+
+def _trained_share(model: SummarizerModel) -> str:
+    count = count_parameters(model.network)
+    return (
+        f"{model.source.name}: training {count.trainable:,} of {count.total:,} weights ({100 * count.share:.2f} %), "
+        f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
+    )
 
 
 def _trained_info(model: SummarizerModel, data: TrainingData, config: RunConfig) -> TrainedInfo:
