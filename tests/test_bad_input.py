@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import as_flags, rows, small_settings, write_jsonl
+from conftest import as_flags, rows, save_t5, small_settings, write_jsonl
 
 Prepare = Callable[[Path], list[Any]]
 
@@ -62,6 +62,10 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "a text that is none": (lambda folder: ["summarize", "x", file("a.txt", b"\xff\xfe\x00\xd8")(folder)], "is not UTF-8"),
     "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "csv"], "choose auto, text or jsonl"),
     "a bad row to summarize": (lambda folder: ["summarize", "x", file("a.jsonl", b'{"id": "1"}')(folder)], "no field with the text"),
+    "a place for summaries that is not there": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--out", folder / "no" / "x"], "is no folder"),
+    "a misspelt --on-bad-row": (lambda folder: ["summarize", "x", file("a.jsonl", GOOD)(folder), "--on-bad-row", "stpo"], "choose stop or skip"),
+    "an unknown device to summarize on": (lambda folder: ["summarize", save_t5(folder / "tiny", untied=False), file("a.txt", b"text")(folder), "--device", "gpu"], "is no device"),
+    "--evaluate without test data": (lambda folder: ["train", "--train", file("a.jsonl", GOOD)(folder), "--evaluate"], "needs test data"),
     "params of nothing": (lambda folder: ["params", folder / "no.toml"], "There is no recipe"),
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from tomtat.types import Message, ToolCall
 def test_usual_columns_are_known(tmp_path: Path, row: dict[str, Any], source: object, references: tuple[str, ...]):
     [example] = load_examples(str(write_jsonl(tmp_path / "a.jsonl", [row])))
 
-    assert (example.source, example.references, example.id) == (source, references, "1")
+    assert (example.source, example.references, example.id) == (source, references, "line-1")
 
 
 def test_messages_keep_names_tool_calls_and_content_parts(tmp_path: Path):
@@ -106,6 +106,9 @@ BAD_ROWS: list[tuple[bytes, str]] = [
     (b'{"messages": [{"role": "user", "content": 5}], "summary": "b"}', "'content' must be"),
     (b'{"id": "good", "article": "a", "highlights": "b"}', "stands in line 1 already"),
     (b'{"id": [], "article": "a", "highlights": "b"}', "'id' must be"),
+    (b'{"text": "cut emoji \\ud83d", "summary": "b"}', "surrogate"),
+    (b'{"text": "a", "n": ' + b"1" * 5000 + b', "summary": "b"}', "too long"),
+    (b'{"messages": [{"role": "user", "content": "x", "tool_calls": 5}], "summary": "b"}', "must be a list"),
     (b"[" * 100_000, "nested too deeply|not valid JSON"),
 ]
 
@@ -121,7 +124,7 @@ def test_a_bad_row_stops_with_its_line_and_can_be_skipped(tmp_path: Path, line: 
         load_examples(str(path))
     assert f"{path}, line 2" in str(error.value)
     loaded = load(str(path), DataOptions(on_bad_row="skip"))
-    assert [example.id for example in loaded.examples] == ["good", "4"]
+    assert [example.id for example in loaded.examples] == ["good", "line-4"]
     [reject] = loaded.rejects
     assert reject.where.endswith("line 2")
 
@@ -184,3 +187,17 @@ def test_an_unreachable_hub_says_so_and_names_the_way_out(monkeypatch: pytest.Mo
 def test_bundled_splits_are_told_when_a_wrong_one_is_asked_for():
     with pytest.raises(DataError, match="train, validation, test"):
         load_examples("chats@dev")
+
+
+def test_ids_stay_as_given_and_null_means_none(tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"id": n, "text": "t", "summary": "s"} for n in (7, "7", None)])
+
+    assert [example.id for example in load_examples(str(path))] == [7, "7", "line-3"]
+
+
+def test_a_runs_own_field_names_do_not_forbid_the_usual_ones(tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "usual", "summary": "s"}, {"body": "own", "summary": "s"}])
+
+    assert [e.source for e in load(str(path), DataOptions("body", or_usual=True)).examples] == ["usual", "own"]
+    with pytest.raises(DataError, match="'body'"):
+        load(str(path), DataOptions("body"))

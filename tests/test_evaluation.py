@@ -8,6 +8,7 @@ import tomtat
 from conftest import rows, write_jsonl
 from tomtat.errors import DataError, RunError
 from tomtat.evaluation import lead3
+from tomtat.evaluation.evaluate import _folder_name
 from tomtat.summarizer import Summarizer
 from tomtat.types import Message
 
@@ -37,7 +38,9 @@ def test_other_data_goes_to_a_folder_of_its_own(run: tomtat.RunFolder, tmp_path:
     other = write_jsonl(tmp_path / "other set.jsonl", [row | {"references": ["a b", "c d"]} for row in rows(3)])
     evaluation = tomtat.evaluate(run, f"{other}[:2]", device="cpu", yardsticks=False)
 
-    assert evaluation.path == run.path / "evaluations" / "other-set-2"
+    assert evaluation.path.parent == run.path / "evaluations"
+    assert evaluation.path.name.startswith("other-set-2-")
+    assert len({_folder_name(spec) for spec in ("a.jsonl[:2]", "a.jsonl[2:]", "b/a.jsonl[2:]")}) == 3
     assert len(read(evaluation.path / "predictions.jsonl")) == 2
     assert not (run.path / "scores.json").exists()
     assert evaluation.score("rouge1-best").value >= evaluation.score("rouge1").value

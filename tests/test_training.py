@@ -104,6 +104,44 @@ def test_bf16_training_saves_fp32_weights(settings: dict[str, Any], tmp_path: Pa
     assert run.info()["precision"] == "bfloat16"
 
 
+def test_the_rate_rises_from_the_first_step_and_then_stays_or_falls():
+    from tomtat.training.schedule import rate_factor
+
+    assert [rate_factor("constant", 10, 0.2)(n) for n in (0, 1, 2, 9)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert [rate_factor("linear", 4, 0.0)(n) for n in range(4)] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert rate_factor("cosine", 10, 0.0)(5) == pytest.approx(0.5)
+
+
+def test_the_logged_rate_is_the_steps_own(settings: dict[str, Any], tmp_path: Path):
+    run = tomtat.finetune(settings=settings | {"train.schedule": "linear", "train.warmup": 0.0}, out=tmp_path / "run")
+    rates = [row["learning_rate"] for row in run.metrics() if row["kind"] == "step"]
+    assert rates == pytest.approx([1e-2 * (6 - n) / 6 for n in range(6)])
+
+
+def test_a_resumed_run_keeps_its_precision(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from tomtat.models import precision
+
+    monkeypatch.setattr(precision, "bf16_speedup", lambda device: 2.0)
+    path = stopped_run(settings | {"model.precision": "auto"}, tmp_path / "stopped")
+    monkeypatch.setattr(precision, "bf16_speedup", lambda device: 0.5)
+    notes: list[torch.dtype] = []
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: (notes.append(self.model.dtype), run(self))[1])
+    resume(path)
+    assert notes == [torch.bfloat16]
+
+
+def test_validation_rows_seen_in_training_are_told(settings: dict[str, Any], tmp_path: Path):
+    notes: list[str] = []
+
+    class Listening(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    tomtat.finetune(settings=settings, out=tmp_path / "run", progress=Listening())
+    assert any("4 of 4 validation texts are training texts too" in note for note in notes)
+
+
 # --- which adapter is kept
 
 
@@ -289,7 +327,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     from tomtat.models import SummarizerModel
 
     monkeypatch.setattr(SummarizerModel, "loss_sum", lambda *_: torch.tensor(float("nan"), requires_grad=True))
-    with pytest.raises(TomtatError, match=r"loss is nan at step 1.*learning_rate"):
+    with pytest.raises(TomtatError, match=r"loss is nan near step 1.*learning_rate"):
         tomtat.finetune(settings=settings, out=tmp_path / "run")
 
 

@@ -154,6 +154,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"There is no recipe {path}. The ones that come along lie in recipes/.") from None
+    except PermissionError:
+        raise ConfigError(f"{path} can't be read: permission denied.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}). Is it a recipe?") from None
     except tomllib.TOMLDecodeError as error:

@@ -1,6 +1,6 @@
 """From a source to the text that a model reads. Training, evaluation and serving all come through here."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tomtat.config import PromptSettings
 from tomtat.types import Message, Source
@@ -23,9 +23,6 @@ class Prompt:
     def render(self, text: str) -> str:
         # Not str.format: articles and code are full of braces.
         return self.template.replace("{text}", text, 1)
-
-    def as_dict(self) -> dict[str, str | None]:
-        return asdict(self)
 
 
 def choose_prompt(settings: PromptSettings, is_encoder_decoder: bool) -> Prompt:

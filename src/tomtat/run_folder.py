@@ -13,7 +13,7 @@ rejects.jsonl        rows left out by `--on-bad-row skip`, with reasons
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,21 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
-        """Make the folder and write its config. A folder with anything in it is not touched."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} exists already. Choose another --out, or go on with it: tomtat train --resume {path}"
-            )
+    def create(cls, path: Path, config: RunConfig, info: dict[str, Any]) -> "RunFolder":
+        """Make the folder and write what a run needs to be resumed. A folder with anything in it is not touched."""
+        cls.require_free(path)
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
+        folder.write_info(info)
+        # Last, because a folder with a config is a run: a kill before this leaves one that says it is none.
         write_text(folder.config_path, config.to_toml())
         return folder
+
+    @staticmethod
+    def require_free(path: Path) -> None:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            go_on = f", or go on with it: tomtat train --resume {path}" if (path / "config.toml").exists() else ""
+            raise RunError(f"{path} exists already. Choose another --out{go_on}.")
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
@@ -131,11 +136,6 @@ class RunFolder:
         except (OSError, ValueError):
             raise RunError(f"{self.path}/run.json is missing or damaged; the run can't be used.") from None
         return value
-
-    def write_rejects(self, rows: Iterable[dict[str, str]]) -> Path:
-        path = self.path / "rejects.jsonl"
-        write_json_lines(path, rows)
-        return path
 
     def evaluation_path(self, name: str | None) -> Path:
         """Where an evaluation's files go: the top for the configured test split, else `evaluations/NAME`."""

@@ -35,23 +35,27 @@ class Summarizer:
 
     @classmethod
     def load(
-        cls, path: "RunFolder | Path | str", device: str = "auto", precision: str = "auto", base: str | None = None
+        cls,
+        path: "RunFolder | Path | str",
+        device: str = "auto",
+        precision: str | None = None,
+        base: str | None = None,
     ) -> "Summarizer":
         """From a run folder, an adapter or model folder that a run made, or an untuned model's name.
 
+        `precision` is the run's own if not given, else `auto`;
         `base` says where the adapter's base model lies on this machine, where its name does not.
         """
         folder = Path(os.fspath(path))
         if (folder / "config.toml").is_file():
             run = RunFolder.open(folder)
-            model, info = load_trained(run.trained_path, device, precision, base)
+            model, info = load_trained(run.trained_path, device, precision or run.config.model.precision, base)
             return cls(model, info.decoding, info.max_source_tokens, run.config.generate.batch_tokens)
         if (folder / TRAINED_FILE).is_file():
-            model, info = load_trained(folder, device, precision, base)
+            model, info = load_trained(folder, device, precision or "auto", base)
             return cls(model, info.decoding, info.max_source_tokens)
-        settings = ModelSettings.model_validate({"name": str(path), "device": device, "precision": precision})
-        model = load_base(settings, PromptSettings())
-        place(model, settings)
+        model = load_base(ModelSettings(name=str(path)), PromptSettings())
+        place(model, ModelSettings.model_construct(device=device, precision=precision or "auto"))
         return cls(model, Decoding(UNTUNED_NEW_TOKENS), UNTUNED_SOURCE_TOKENS)
 
     def __call__(self, source: "Source | Sequence[dict[str, Any]]") -> str:
@@ -72,10 +76,12 @@ def _as_source(source: "Source | Sequence[dict[str, Any] | Message]") -> Source:
     if isinstance(source, str):
         if not source.strip():
             raise DataError("The text to summarize is empty.")
-        return source
+        return source.strip()
     if not source:
         raise DataError("The conversation to summarize has no messages.")
     try:
-        return tuple(item if isinstance(item, Message) else to_message(item) for item in source)
+        return tuple(
+            item if isinstance(item, Message) else to_message(item, number) for number, item in enumerate(source, 1)
+        )
     except BadRow as error:
         raise DataError(f"The conversation can't be read: {error}.") from None

@@ -44,7 +44,8 @@ Source = str | tuple[Message, ...]
 class Example:
     """A source with the summaries people wrote of it; `references` is empty where nobody did."""
 
-    id: str
+    id: str | int
+    """As given in the data."""
     source: Source
     references: tuple[str, ...] = ()
     facts: tuple[Fact, ...] = ()

@@ -70,10 +70,6 @@ def main() -> None:
     except KeyboardInterrupt:
         error_console.print("Stopped.", style="yellow")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise

@@ -33,7 +33,7 @@ def params_command(
     size = (
         f"{count.disk_bytes:,} bytes on disk"
         if count.disk_bytes is not None
-        else f"about {4 * count.trainable:,} bytes once saved"
+        else f"about {count.bytes_once_saved:,} bytes once saved"
     )
     console.print(
         f"\nBase {count.base:,} + added {count.added:,} = total {count.total:,}\n"

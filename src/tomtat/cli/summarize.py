@@ -42,6 +42,9 @@ def summarize_command(
 
     if form not in ("auto", "text", "jsonl"):
         raise ConfigError(f"--format {form}: choose auto, text or jsonl.")
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
+        raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
     content = _read(file)
     is_jsonl = form == "jsonl" or (
         form == "auto" and (file.endswith((".jsonl", ".ndjson")) or _looks_like_jsonl(content))
@@ -49,9 +52,8 @@ def summarize_command(
     place = "standard input" if file == "-" else file
     progress = TerminalProgress()
     if is_jsonl:
-        loaded = parse_rows(
-            list(parse_lines(content)), place, DataOptions(needs_summary=False, on_bad_row=on_bad_row or "stop")
-        )
+        options = DataOptions(_source_field(model), needs_summary=False, on_bad_row=on_bad_row or "stop", or_usual=True)
+        loaded = parse_rows(list(parse_lines(content)), place, options)
         for reject in loaded.rejects:
             progress.note(f"left out: {reject.where}: {reject.reason}")
         if out and loaded.rejects:
@@ -90,6 +92,14 @@ def summarize_command(
         sys.stdout.write(text)
 
 
+def _source_field(model: str) -> str | None:
+    """The field that a run was trained to read, if it is a run and named one."""
+    from tomtat.run_folder import RunFolder
+
+    is_run = (Path(model) / "config.toml").is_file()
+    return RunFolder.open(model).config.data.source_field if is_run else None
+
+
 def _read(file: str) -> bytes:
     from tomtat.errors import DataError
 
@@ -100,6 +110,8 @@ def _read(file: str) -> bytes:
         raise DataError(f"{path} is a folder. Name a file, or - for standard input.")
     try:
         return path.read_bytes()
+    except PermissionError:
+        raise DataError(f"{path} can't be read: permission denied.") from None
     except FileNotFoundError:
         raise DataError(f"There is no file {path}. Check the path, or use - for standard input.") from None
 

@@ -36,8 +36,9 @@ def train_command(
 
     tomtat train recipes/quickstart.toml --evaluate
 
-    tomtat train --train my.jsonl --validation 'my.jsonl[:50]' --epochs 3 --out runs/mine
+    tomtat train --train 'my.jsonl[50:]' --validation 'my.jsonl[:50]' --epochs 3 --out runs/mine
     """
+    from tomtat.config import load_config
     from tomtat.errors import ConfigError
     from tomtat.training import finetune
     from tomtat.training import resume as resume_run
@@ -64,14 +65,17 @@ def train_command(
             )
         folder = resume_run(resume, progress)
     else:
-        folder = finetune(recipe, _overrides(settings or [], given), out, progress)
+        overrides = _overrides(settings or [], given)
+        if evaluate and load_config(recipe, overrides).data.test is None:
+            raise ConfigError("--evaluate needs test data: name it with --test FILE.")
+        folder = finetune(recipe, overrides, out, progress)
     print_epochs(folder.metrics())
     console.print(f"\nRun folder: {folder.path}", highlight=False)
     if evaluate:
         from tomtat.cli.evaluate import report
         from tomtat.evaluation import evaluate as evaluate_run
 
-        report(evaluate_run(folder, device=device, progress=progress), show)
+        report(evaluate_run(folder, device=folder.config.model.device, progress=progress), show)
         print_next(f"summarize {folder.path} FILE")
     else:
         has_test = folder.config.data.test is not None

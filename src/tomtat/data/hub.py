@@ -26,6 +26,8 @@ def open_hub_rows(source: str, split: str | None) -> Sequence[dict[str, Any]]:
         rows: Sequence[dict[str, Any]] = datasets.load_dataset(name, config or None, split=split)
         return rows
     except (ConnectionError, OSError) as error:
+        if error.errno is not None and not isinstance(error, ConnectionError | FileNotFoundError):
+            raise  # a full disk, for instance: nothing to do with the hub
         if isinstance(error, HfHubHTTPError | datasets.exceptions.DatasetNotFoundError):
             raise DataError(f"The hub has no data set {name!r} that you may read. Check the name.") from None
         raise DataError(

@@ -48,9 +48,18 @@ def _parse(number: int, line: bytes) -> Row:
         problem = f"not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8"
         return Row(number, problem=problem, raw=line.decode("utf-8", errors="replace"))
     try:
-        return Row(number, value=json.loads(text), raw=text)
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return Row(number, value=value, raw=text)
+    except UnicodeEncodeError:
+        return Row(
+            number, problem="half of a surrogate pair in a text (an emoji cut in two). Repair or drop it", raw=text
+        )
     except json.JSONDecodeError as error:
         problem = f"not valid JSON ({error.msg} at column {error.colno}). Is the line cut, or the file not JSON Lines?"
         return Row(number, problem=problem, raw=text)
+    except ValueError:
+        return Row(number, problem="a number too long to read", raw=text)
     except RecursionError:
         return Row(number, problem="nested too deeply", raw=text)

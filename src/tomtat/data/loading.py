@@ -1,5 +1,6 @@
 """From a data specification to examples, with every row accounted for."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,7 +11,7 @@ from tomtat.data.hub import open_hub_rows
 from tomtat.data.jsonl import Row, parse_lines, read_rows
 from tomtat.data.rows import BadRow, to_example
 from tomtat.data.slices import Spec, parse_spec
-from tomtat.errors import DataError
+from tomtat.errors import ConfigError, DataError
 from tomtat.types import Example
 
 BUNDLED = "chats"
@@ -24,15 +25,22 @@ class DataOptions:
     summary_field: str | None = None
     needs_summary: bool = True
     on_bad_row: str = "stop"
+    or_usual: bool = False
+    """The usual field names serve too where a row has not the asked-for ones: for data other than a run's own."""
+
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in ("stop", "skip"):
+            raise ConfigError(f"--on-bad-row {self.on_bad_row}: choose stop or skip.")
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that was left out, and why."""
+    """A row that was left out, and why; rejects files hold one a line."""
 
     where: str
     reason: str
-    raw: str
+    row: str
+    """As it stands in its file, or as JSON where it comes from a hub."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def load(text: str, options: DataOptions) -> Loaded:
 def parse_rows(rows: list[Row], place: str, options: DataOptions) -> Loaded:
     examples: list[Example] = []
     rejects: list[Reject] = []
-    line_of: dict[str, int] = {}
+    line_of: dict[str | int, int] = {}
     for row in rows:
         try:
             example = _example(row, options)
@@ -82,11 +90,14 @@ def parse_rows(rows: list[Row], place: str, options: DataOptions) -> Loaded:
 def _example(row: Row, options: DataOptions) -> Example:
     if row.problem:
         raise BadRow(row.problem)
-    return to_example(row.value, str(row.line), options.source_field, options.summary_field, options.needs_summary)
-
-
-def is_bundled(text: str) -> bool:
-    return parse_spec(text).source == BUNDLED
+    return to_example(
+        row.value,
+        f"line-{row.line}",
+        options.source_field,
+        options.summary_field,
+        options.needs_summary,
+        options.or_usual,
+    )
 
 
 def _rows(spec: Spec) -> tuple[Sequence[Row], str]:
@@ -112,7 +123,8 @@ class _HubRows(Sequence[Row]):
         return len(self.rows)
 
     def __getitem__(self, number: Any) -> Any:
-        return Row(number + 1, self.rows[number])
+        row = self.rows[number]
+        return Row(number + 1, row, raw=json.dumps(row, ensure_ascii=False, default=str))
 
 
 def _file_rows(spec: Spec) -> list[Row]:

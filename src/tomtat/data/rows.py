@@ -20,9 +20,14 @@ def to_example(
     source_field: str | None = None,
     summary_field: str | None = None,
     needs_summary: bool = True,
+    or_usual: bool = False,
 ) -> Example:
+    """Raises BadRow. With `or_usual` the usual names serve where a row has not the field that was asked for."""
     if not isinstance(row, Mapping):
         raise BadRow(f"a row must be an object with named fields, found {_kind(row)}")
+    if or_usual:
+        source_field = source_field if source_field in row else None
+        summary_field = summary_field if summary_field in row else None
     source_name = _pick(row, source_field, SOURCE_FIELDS, "text to summarize", "data.source_field")
     references = _references(row, summary_field, needs_summary)
     return Example(
@@ -39,14 +44,17 @@ def _pick(row: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], wha
             return name
     found = ", ".join(str(name) for name in row) or "nothing"
     wanted = repr(asked) if asked else "one of " + ", ".join(usual)
-    raise BadRow(f"no field with the {what} ({wanted}; found {found}). Name it with --set {setting}=NAME")
+    raise BadRow(f"no field with the {what} ({wanted}; found {found}). Name it in the setting {setting}")
 
 
-def _id(row: Mapping[str, Any], default_id: str) -> str:
-    value = row.get("id", default_id)
+def _id(row: Mapping[str, Any], default_id: str) -> str | int:
+    """As given; exported tables write null where there is none."""
+    value = row.get("id")
+    if value is None:
+        return default_id
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise BadRow(f"'id' must be a text or a number, found {_kind(value)}")
-    return str(value)
+        raise BadRow(f"'id' must be a text or a whole number, found {_kind(value)}")
+    return value
 
 
 def _references(row: Mapping[str, Any], asked: str | None, needed: bool) -> tuple[str, ...]:
@@ -82,19 +90,18 @@ def _source(value: object, name: str) -> Source:
     if isinstance(value, list):
         if not value:
             raise BadRow(f"'{name}' is an empty list of messages")
-        return tuple(_message(item, number) for number, item in enumerate(value, start=1))
+        return tuple(to_message(item, number) for number, item in enumerate(value, start=1))
     raise BadRow(f"'{name}' must be a text or a list of messages, found {_kind(value)}")
 
 
-def to_message(value: object) -> Message:
+def to_message(value: object, number: int) -> Message:
     """A message in OpenAI's shape; content parts are joined, parts without text are named in brackets."""
-    return _message(value, 1)
-
-
-def _message(value: object, number: int) -> Message:
     if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
         raise BadRow(f"message {number} needs a 'role' and a 'content', found {_kind(value)}")
-    calls = tuple(_tool_call(call, number) for call in value.get("tool_calls") or ())
+    wanted = value.get("tool_calls") or []
+    if not isinstance(wanted, list):
+        raise BadRow(f"message {number}: 'tool_calls' must be a list, found {_kind(wanted)}")
+    calls = tuple(_tool_call(call, number) for call in wanted)
     name = value.get("name")
     if name is not None and not isinstance(name, str):
         raise BadRow(f"message {number}: 'name' must be a text, found {_kind(name)}")

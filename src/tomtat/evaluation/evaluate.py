@@ -1,26 +1,29 @@
 """Run a summarizer over examples, score it beside the untuned model and lead-3, keep it all in the run folder."""
 
+import hashlib
 import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tomtat.config import RunConfig
 from tomtat.data import DataOptions, Reject, load
 from tomtat.engines import TorchEngine
-from tomtat.errors import DataError
+from tomtat.errors import ConfigError, DataError
 from tomtat.evaluation.yardsticks import lead3
-from tomtat.files import write_json, write_json_lines
+from tomtat.files import replace_folder, write_json, write_json_lines
 from tomtat.metrics import score_all
 from tomtat.models import Encoded, load_base
-from tomtat.models.loading import place
+from tomtat.models.loading import warn_if_another_base
+from tomtat.models.precision import cast_parameters
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
 from tomtat.types import Example, Generation, Score
 
 TUNED, UNTUNED, LEAD3 = "tuned", "untuned", "lead-3"
+REJECTS = "rejects.evaluation.jsonl"
+"""Not the run's own rejects file: that one holds training rows."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ def evaluate(
     given. With `yardsticks` the untuned model and lead-3 are scored on the same rows.
     """
     progress = progress or Progress()
+    if name is not None:
+        _require_plain(name)
     folder = run if isinstance(run, RunFolder) else RunFolder.open(os.fspath(run))
     config = folder.config
     spec = data or config.data.test
@@ -97,12 +102,15 @@ def evaluate(
     loaded = load(
         spec,
         DataOptions(
-            config.data.source_field, config.data.summary_field, on_bad_row=on_bad_row or config.data.on_bad_row
+            config.data.source_field,
+            config.data.summary_field,
+            on_bad_row=on_bad_row or config.data.on_bad_row,
+            or_usual=data is not None,
         ),
     )
-    summarizer = Summarizer.load(folder, device, config.model.precision, base)
+    summarizer = Summarizer.load(folder, device, base=base)
     rows = _encode(summarizer, loaded.examples, progress)
-    generations = {UNTUNED: _untuned(summarizer, rows, config, base, progress)} if yardsticks else {}
+    generations = {UNTUNED: _untuned(summarizer, rows, folder, base, progress)} if yardsticks else {}
     generations[TUNED] = summarizer.engine.generate(rows, summarizer.decoding, progress, "tuned model")
     predictions = {LEAD3: [lead3(example.source) for example in loaded.examples]} if yardsticks else {}
     predictions |= {system: [generation.text for generation in results] for system, results in generations.items()}
@@ -117,8 +125,13 @@ def evaluate(
         words={system: sum(len(text.split()) for text in texts) / len(texts) for system, texts in predictions.items()},
         cut_off={system: sum(g.finish_reason == "length" for g in results) for system, results in generations.items()},
         sources_cut=sum(row.source_was_cut for row in rows),
-        path=folder.evaluation_path(_slug(name or spec) if data or name else None),
-        settings={**asdict(summarizer.decoding), "max_source_tokens": summarizer.max_source_tokens},
+        path=folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec)),
+        settings={
+            **asdict(summarizer.decoding),
+            "max_source_tokens": summarizer.max_source_tokens,
+            "precision": str(summarizer.model.dtype).removeprefix("torch."),
+            "device": str(summarizer.model.device),
+        },
     )
     _write(evaluation, loaded.rejects, progress)
     return evaluation
@@ -133,22 +146,33 @@ def _encode(summarizer: Summarizer, examples: list[Example], progress: Progress)
 
 
 def _untuned(
-    summarizer: Summarizer, rows: list[Encoded], config: RunConfig, base: str | None, progress: Progress
+    summarizer: Summarizer, rows: list[Encoded], folder: RunFolder, base: str | None, progress: Progress
 ) -> list[Generation]:
     """What the base writes for the same prompts under the same limits."""
     name = "untuned model"
     if summarizer.model.peft is not None:
         with summarizer.model.untuned():
             return summarizer.engine.generate(rows, summarizer.decoding, progress, name)
-    settings = config.model.model_copy(update={"name": base or config.model.name})
-    model = load_base(settings, config.prompt)
-    place(model, settings)
+    config = folder.config
+    model = load_base(config.model.model_copy(update={"name": base or config.model.name}), config.prompt)
+    warn_if_another_base(model.source, folder.info()["base"])
+    cast_parameters(model.network, summarizer.model.dtype)
+    model.network.to(summarizer.model.device)
     return TorchEngine(model, config.generate.batch_tokens).generate(rows, summarizer.decoding, progress, name)
 
 
 def _write(evaluation: Evaluation, rejects: list[Reject], progress: Progress) -> None:
-    path = evaluation.path
-    path.mkdir(parents=True, exist_ok=True)
+    """Into a folder of its own whole or not at all; at the run's top, where much else lies, file by file."""
+    if evaluation.path.parent.name == "evaluations":
+        with replace_folder(evaluation.path) as new:
+            _write_files(new, evaluation, rejects)
+    else:
+        _write_files(evaluation.path, evaluation, rejects)
+    if rejects:
+        progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {evaluation.path / REJECTS}")
+
+
+def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject]) -> None:
     ids = [example.id for example in evaluation.examples]
     for system, texts in evaluation.predictions.items():
         file = "predictions.jsonl" if system == TUNED else f"predictions.{system}.jsonl"
@@ -156,17 +180,19 @@ def _write(evaluation: Evaluation, rejects: list[Reject], progress: Progress) ->
         write_json_lines(path / file, rows)
     write_json(path / "scores.json", evaluation.as_dict())
     if rejects:
-        # Beside the scores, not in the run's own rejects file: those are the training rows'.
-        told = path / "rejects.evaluation.jsonl"
-        write_json_lines(told, (asdict(reject) for reject in rejects))
-        progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {told}")
+        write_json_lines(path / REJECTS, (asdict(reject) for reject in rejects))
 
 
 def _without_name(score: Score) -> dict[str, Any]:
     return {"value": score.value, "low": score.low, "high": score.high, "recipe": score.recipe}
 
 
-def _slug(text: str) -> str:
-    """A folder's name from a data specification: `../data/test.jsonl[:96]` becomes `test-96`."""
-    name = re.sub(r"\.jsonl?(?=\[|@|$)", "", text.rpartition("/")[2])
-    return re.sub(r"[^\w.%]+", "-", name).strip("-.") or "evaluation"
+def _folder_name(spec: str) -> str:
+    """A readable name that no other data shares: `../data/test.jsonl[:96]` becomes `test-96-` and six hex digits."""
+    readable = re.sub(r"[^\w.%]+", "-", re.sub(r"\.jsonl?(?=\[|@|$)", "", spec.rpartition("/")[2])).strip("-.")
+    return f"{readable or 'data'}-{hashlib.sha256(str(Path(spec).absolute()).encode()).hexdigest()[:6]}"
+
+
+def _require_plain(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigError(f"--name {name}: letters, digits, dots, dashes and underscores only; it becomes a folder.")

@@ -1,22 +1,28 @@
 """What is trained: LoRA adapters by PEFT, whole modules, or the full network less what is frozen."""
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tomtat.config import LoraSettings, TrainSettings
 from tomtat.errors import ConfigError
 from tomtat.models.base import SummarizerModel
+from tomtat.models.quiet import quiet_peft
 from tomtat.models.selection import select
 
-_BASE_CHANGING = ("pissa", "olora", "corda")
+_BASE_CHANGING = ("pissa", "olora")
 """Initialisations that move part of the base's weights into the adapter. Their adapters are saved as plain LoRA of
 twice the rank, because the base that others load is the original one."""
+
+
+_NEEDS_DATA = ("eva", "lora_ga", "corda", "loftq")
+"""Initialisations that need a pass over data or a quantised base; without it PEFT falls back to plain LoRA, unsaid."""
 
 
 def prepare_training(model: SummarizerModel, lora: LoraSettings, train: TrainSettings) -> None:
@@ -45,8 +51,12 @@ def _add_adapter(model: SummarizerModel, lora: LoraSettings, frozen: set[str]) -
     targets = [name for name in select(network, lora.target, "lora.target", linear_only=True) if name not in frozen]
     if not targets:
         raise ConfigError("lora.target and train.freeze together leave no module for an adapter. Freeze less.")
-    for name in lora.modules_to_save:
-        select(network, re_exact(name), "lora.modules_to_save", linear_only=False)
+    _check_modules_to_save(network, lora.modules_to_save, set(targets), frozen)
+    init = lora.init.lower() if isinstance(lora.init, str) else lora.init
+    if init in _NEEDS_DATA:
+        raise ConfigError(
+            f"lora.init = {init!r} needs a pass over data that tomtat does not make. Take pissa or olora."
+        )
     arguments = {
         "r": lora.rank,
         "lora_alpha": lora.alpha,
@@ -55,7 +65,7 @@ def _add_adapter(model: SummarizerModel, lora: LoraSettings, frozen: set[str]) -
         "modules_to_save": sorted(lora.modules_to_save) or None,
         "use_rslora": lora.use_rslora,
         "use_dora": lora.use_dora,
-        "init_lora_weights": lora.init,
+        "init_lora_weights": init,
         "task_type": "SEQ_2_SEQ_LM" if model.is_encoder_decoder else "CAUSAL_LM",
     }
     known = LoraConfig.__dataclass_fields__
@@ -75,12 +85,26 @@ def _add_adapter(model: SummarizerModel, lora: LoraSettings, frozen: set[str]) -
     model.peft.peft_config["default"].revision = model.source.revision
 
 
-def re_exact(name: str) -> str:
-    return rf"re:(.*\.)?{name.replace('.', chr(92) + '.')}"
+def _check_modules_to_save(network: Any, names: list[str], targets: set[str], frozen: set[str]) -> None:
+    for name in names:
+        found = select(network, rf"re:(.*\.)?{re.escape(name)}", "lora.modules_to_save", linear_only=False)
+        for module_name in found:
+            if module_name in targets or module_name in frozen:
+                other = "lora.target" if module_name in targets else "train.freeze"
+                raise ConfigError(f"lora.modules_to_save: {module_name} stands in {other} too. Name it once.")
+            weight = getattr(network.get_submodule(module_name), "weight", None)
+            embeddings = [(place, other) for place, other in network.named_modules() if isinstance(other, nn.Embedding)]
+            places = [place for place, other in embeddings if other.weight is weight]
+            if len(places) > 1:
+                # PEFT would put a copy in one place, and the others would go on with the untrained original.
+                raise ConfigError(
+                    f"lora.modules_to_save: {module_name} shares its weights with {', '.join(places[1:])}, which PEFT "
+                    "can't train together. Use train.method = full with train.freeze."
+                )
 
 
 def changes_base(init: bool | str) -> bool:
-    return isinstance(init, str) and init.startswith(_BASE_CHANGING)
+    return isinstance(init, str) and init.lower().startswith(_BASE_CHANGING)
 
 
 def save_adapter(peft: Any, folder: Path, initial: Path | None = None) -> None:
@@ -88,7 +112,10 @@ def save_adapter(peft: Any, folder: Path, initial: Path | None = None) -> None:
 
     `initial` is the adapter as it was before training, where its initialisation changed the base.
     """
-    with quiet_peft():
+    with quiet_peft(), tempfile.TemporaryDirectory() as temporary:
+        if initial:
+            # PEFT rewrites the initial adapter's config while it converts; a copy takes that.
+            initial = Path(shutil.copytree(initial, Path(temporary) / "initial"))
         peft.save_pretrained(
             folder,
             save_embedding_layers=False,
@@ -103,16 +130,6 @@ def save_adapter(peft: Any, folder: Path, initial: Path | None = None) -> None:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             config[name] = sorted(value)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Without PEFT's warnings: of tied heads, which merging unties first (merging.py); of initialisations that change
-    the base, which are saved as plain LoRA; and of an attribute that Transformers renamed."""
-    with warnings.catch_warnings():
-        for category in (UserWarning, FutureWarning):
-            warnings.filterwarnings("ignore", category=category, module=r"peft\.|transformers\.")
-        yield
 
 
 def trainable_state(network: Any) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -54,7 +55,10 @@ class SummarizerModel(ABC):
         self.prompt = prompt
         self.source = source
         # The limits are ours, and told; the tokenizer's own only prints a warning.
+        self._model_max_length = tokenizer.model_max_length
         tokenizer.model_max_length = 10**9
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._control_tokens = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
 
     @property
     def device(self) -> torch.device:
@@ -74,8 +78,13 @@ class SummarizerModel(ABC):
         target = self._target_ids(self._as_plain_text(summary)) if summary is not None else []
         return Encoded(self._prompt_ids(self.prompt.render(kept)), target, was_cut)
 
-    def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def save_tokenizer(self, folder: Path) -> None:
+        """As it came, its own length limit included."""
+        self.tokenizer.model_max_length, ours = self._model_max_length, self.tokenizer.model_max_length
+        try:
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            self.tokenizer.model_max_length = ours
 
     @abstractmethod
     def _prompt_ids(self, text: str) -> list[int]: ...
@@ -168,7 +177,7 @@ class SummarizerModel(ABC):
 
     def _as_plain_text(self, text: str) -> str:
         """Break up what would read as a control token: a text must not end its own turn or start another's."""
-        for token in self.tokenizer.all_special_tokens:
+        for token in self._control_tokens:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text

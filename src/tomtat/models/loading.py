@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ from safetensors import SafetensorError
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.errors import ModelError, RunError
 from tomtat.files import write_json
-from tomtat.models.adapters import quiet_peft
 from tomtat.models.base import Decoding, SummarizerModel
 from tomtat.models.causal import CausalModel
-from tomtat.models.embedded import quiet_transformers
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
+from tomtat.models.quiet import quiet_peft, quiet_transformers
 from tomtat.models.seq2seq import Seq2SeqModel
 from tomtat.models.sources import ModelSource, resolve
 from tomtat.prompts import Prompt, choose_prompt
@@ -91,12 +91,7 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
         raise ModelError(
             f"The adapter in {folder} needs its base model. {error} (Or name its folder with --base.)"
         ) from None
-    if source.sha256 != info.base["sha256"]:
-        warnings.warn(
-            f"The base model {name} differs from the one this adapter was trained on (SHA-256 {source.sha256[:12]} "
-            f"here, {str(info.base['sha256'])[:12]} there): summaries may differ.",
-            stacklevel=2,
-        )
+    warn_if_another_base(source, info.base)
     network, tokenizer = _load(source.path)
     model = _wrap(network, tokenizer, info.prompt, source)
     try:
@@ -107,6 +102,15 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
             f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"
         ) from None
     return model
+
+
+def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> None:
+    if source.sha256 != trained_on["sha256"]:
+        warnings.warn(
+            f"The base model {source.name} differs from the one that was trained on (SHA-256 {source.sha256[:12]} "
+            f"here, {str(trained_on['sha256'])[:12]} there): summaries may differ.",
+            stacklevel=2,
+        )
 
 
 def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:

@@ -7,10 +7,9 @@ import torch
 
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder
-from tomtat.models.adapters import quiet_peft
 from tomtat.models.base import SummarizerModel
-from tomtat.models.embedded import quiet_transformers
 from tomtat.models.loading import TrainedInfo, load_trained
+from tomtat.models.quiet import quiet_peft, quiet_transformers
 
 
 def save_merged(trained: Path, folder: Path, base: str | None = None) -> None:
@@ -21,7 +20,7 @@ def save_merged(trained: Path, folder: Path, base: str | None = None) -> None:
     network = merge(model)
     with replace_folder(folder) as new, quiet_transformers():
         network.save_pretrained(new)
-        model.tokenizer.save_pretrained(new)
+        model.save_tokenizer(new)
         TrainedInfo("merged", info.base, info.prompt, info.max_source_tokens, info.decoding).save(new)
 
 

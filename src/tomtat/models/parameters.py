@@ -26,7 +26,7 @@ class ParameterCount:
     modules: list[ModuleCount]
     base: int
     trainable: int
-    bytes_per_weight: int
+    total: int
     disk_bytes: int | None = None
     """Size of the saved adapter (or model); None before there is one."""
 
@@ -35,7 +35,10 @@ class ParameterCount:
         """Weights that stand beside the base's."""
         return self.total - self.base
 
-    total: int = 0
+    @property
+    def bytes_once_saved(self) -> int:
+        """Adapters are saved in fp32 without their base; after full fine-tuning the whole model is."""
+        return 4 * (self.trainable if self.added else self.total)
 
     @property
     def share(self) -> float:
@@ -47,7 +50,6 @@ def count_parameters(network: Any, saved: Path | None = None) -> ParameterCount:
     """Count each weight once, tied ones too. Copies that `modules_to_save` makes count as added."""
     rows: dict[str, list[int]] = {}
     total = base = trainable = 0
-    width = 4
     for name, parameter in network.named_parameters():
         size = parameter.numel()
         is_added = ".lora_" in name or ".modules_to_save." in name
@@ -57,9 +59,8 @@ def count_parameters(network: Any, saved: Path | None = None) -> ParameterCount:
         total += size
         base += 0 if is_added else size
         trainable += size if parameter.requires_grad else 0
-        width = parameter.element_size()
     modules = [ModuleCount(name, *counts) for name, counts in rows.items()]
-    return ParameterCount(modules, base, trainable, width, _size_on_disk(saved) if saved else None, total)
+    return ParameterCount(modules, base, trainable, total, _size_on_disk(saved) if saved else None)
 
 
 def _module_name(parameter: str) -> str:

@@ -15,6 +15,8 @@ BF16_PAYS_FROM = 1.3
 def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"{name!r} is no device. Take auto, cpu, cuda or mps.")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
         raise ModelError(f"This machine has no {name} device that torch can use. Take --device auto or --device cpu.")
@@ -29,6 +31,8 @@ def choose_dtype(precision: str, device: torch.device, model_type: str) -> torch
                 "fp16 overflows in T5's feed-forward layers and gives NaN. Use bf16 or fp32 (model.precision)."
             )
         raise ModelError("fp16 needs loss scaling, which tomtat does not do. Use bf16 or fp32 (model.precision).")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ModelError(f"{precision!r} is no precision. Take auto, fp32 or bf16.")
     if precision == "fp32":
         return torch.float32
     if precision == "bf16" or bf16_speedup(device) >= BF16_PAYS_FROM:

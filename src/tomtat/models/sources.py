@@ -41,7 +41,8 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
     if folder.exists() or name.startswith((".", "/", "~")):
         return _folder(folder)
     path = _hub(name, revision)
-    return ModelSource(name, path, _hash(path), revision=revision, is_hub=True)
+    # The snapshot folder is named after the commit: elsewhere the same weights are asked for, not what `main` is then.
+    return ModelSource(name, path, _hash(path), revision=path.name, is_hub=True)
 
 
 def _folder(folder: Path) -> ModelSource:

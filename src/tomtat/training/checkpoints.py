@@ -18,7 +18,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     with replace_folder(folder / f"step-{step:08d}") as new:
         torch.save(state, new / "state.pt")
         write_text(new / "sha256", sha256_of(new / "state.pt") + "\n")
-    for old in checkpoints(folder)[KEPT:]:
+    for old in [*checkpoints(folder)[KEPT:], *folder.glob("step-*.new"), *folder.glob("step-*.old")]:
         shutil.rmtree(old, ignore_errors=True)
 
 

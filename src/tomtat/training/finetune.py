@@ -7,7 +7,8 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tomtat.config import RunConfig, load_config
+from tomtat.config import ModelSettings, RunConfig, load_config
 from tomtat.data import DataOptions, Reject, load
 from tomtat.errors import ConfigError, RunError
+from tomtat.files import replace_folder, write_json_lines
 from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
 from tomtat.models.adapters import changes_base, prepare_training, save_adapter
 from tomtat.models.loading import TrainedInfo, place
@@ -54,48 +56,55 @@ def finetune(
 
 
 def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
+    RunFolder.require_free(path)
     accelerator = _accelerator(config, path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        RunFolder.create(path, config)  # says why not, before minutes of loading
     examples, rejects = _load_examples(config)
     model = _prepare(config)
     data = _encode(model, examples, config)
-    _tell_cuts(data, config, progress)
-    trained_info = _trained_info(model, data, config)
-    _fit_precision(model, config, accelerator)
+    _tell_about(data, config, progress)
+    _fit_precision(model, config.model, accelerator)
     progress.note(_trained_share(model))
     if accelerator.is_main_process:
-        folder = RunFolder.create(path, config)
-        folder.write_info(_info(config, model, data, trained_info))
+        folder = RunFolder.create(path, config, _info(model, data, _trained_info(model, data, config)))
         if rejects:
-            told = folder.write_rejects({"where": r.where, "reason": r.reason, "row": r.raw} for r in rejects)
+            told = folder.path / "rejects.jsonl"
+            write_json_lines(told, (asdict(reject) for reject in rejects))
             progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {told}")
     accelerator.wait_for_everyone()
-    return _train(RunFolder(path), config, model, data, trained_info, accelerator, progress, state=None)
+    folder = RunFolder(path)
+    with _lock(folder, accelerator):
+        return _train(folder, config, model, data, accelerator, progress)
 
 
 def resume(path: Path | str, progress: Progress | None = None) -> RunFolder:
     """Go on with a stopped run from its newest whole checkpoint, with the settings it was started with."""
     progress = progress or Progress()
     folder = RunFolder.open(path)
-    config, info = folder.config, folder.info()
-    if info.get("finished"):
-        progress.note(f"{folder.path} is finished already: nothing to do.")
-        return folder
+    config = folder.config
     accelerator = _accelerator(config, folder.path)
-    state, problems = load_checkpoint(folder.checkpoints_path)
-    for problem in problems:
-        progress.note(f"{problem}: going on from the one before")
-    examples, _ = _load_examples(config)
-    model = _prepare(config)
-    data = _encode(model, examples, config)
-    if model.source.sha256 != info["base"]["sha256"]:
-        raise RunError(f"{folder.path} was started from another {model.source.name}: its weights' SHA-256 differs.")
-    if _fingerprint(data) != info["data"]["fingerprint"]:
-        raise RunError(f"The data of {folder.path} changed since it was started. Train anew with another --out.")
-    trained_info = _trained_info(model, data, config)
-    _fit_precision(model, config, accelerator)
-    return _train(folder, config, model, data, trained_info, accelerator, progress, state)
+    with _lock(folder, accelerator):
+        info = folder.info()
+        if info.get("finished"):
+            progress.note(f"{folder.path} is finished already: nothing to do.")
+            return folder
+        state, problems = load_checkpoint(folder.checkpoints_path)
+        for problem in problems:
+            progress.note(f"{problem}: going on from the one before")
+        examples, _ = _load_examples(config)
+        model = _prepare(config)
+        data = _encode(model, examples, config)
+        if model.source.sha256 != info["base"]["sha256"]:
+            raise RunError(f"{folder.path} was started from another {model.source.name}: its weights' SHA-256 differs.")
+        if _fingerprint(data) != info["data"]["fingerprint"]:
+            raise RunError(f"The data of {folder.path} changed since it was started. Train anew with another --out.")
+        # What was chosen at the start holds to the end: measured again, a busy machine might choose otherwise.
+        precision = {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]]
+        _fit_precision(model, config.model.model_copy(update={"precision": precision}), accelerator)
+        return _train(folder, config, model, data, accelerator, progress, state)
+
+
+def _lock(folder: RunFolder, accelerator: Any) -> AbstractContextManager[None]:
+    return folder.training_lock() if accelerator.is_main_process else nullcontext()
 
 
 def _train(
@@ -103,26 +112,25 @@ def _train(
     config: RunConfig,
     model: SummarizerModel,
     data: TrainingData,
-    trained_info: TrainedInfo,
     accelerator: Any,
     progress: Progress,
-    state: dict[str, Any] | None,
+    state: dict[str, Any] | None = None,
 ) -> RunFolder:
-    with folder.training_lock() if accelerator.is_main_process else nullcontext():
-        initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
-        trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
-        if state is not None:
-            trainer.restore(state)
-            epoch = min(trainer.place.epoch, config.train.epochs)
-            progress.note(f"going on after step {trainer.place.step}, in epoch {epoch}")
-        elif accelerator.is_main_process and folder.metrics_path.exists():
-            folder.keep_metrics(0)  # stopped before its first checkpoint
-        if config.train.trackers:
-            accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
-        end = trainer.run()
-        accelerator.end_training()
-        if accelerator.is_main_process:
-            folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
+    initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
+    trained_info = _trained_info(model, data, config)
+    trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
+    if state is not None:
+        trainer.restore(state)
+        epoch = min(trainer.place.epoch, config.train.epochs)
+        progress.note(f"going on after step {trainer.place.step}, in epoch {epoch}")
+    elif accelerator.is_main_process and folder.metrics_path.exists():
+        folder.keep_metrics(0)  # stopped before its first checkpoint
+    if config.train.trackers:
+        accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
+    end = trainer.run()
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
     accelerator.wait_for_everyone()
     return folder
 
@@ -139,6 +147,8 @@ def _accelerator(config: RunConfig, path: Path) -> Any:
             project_config=ProjectConfiguration(project_dir=str(path), logging_dir=str(path)),
         )
     except (ValueError, ImportError) as error:
+        if not config.train.trackers:
+            raise
         raise ConfigError(
             f"train.trackers = {config.train.trackers}: {' '.join(str(error).split())} "
             "Trackers are packages of their own; for TensorBoard: pip install 'tomtat[tensorboard]'."
@@ -165,8 +175,8 @@ def _prepare(config: RunConfig) -> SummarizerModel:
     return model
 
 
-def _fit_precision(model: SummarizerModel, config: RunConfig, accelerator: Any) -> None:
-    place(model, config.model)
+def _fit_precision(model: SummarizerModel, settings: ModelSettings, accelerator: Any) -> None:
+    place(model, settings)
     if accelerator.num_processes > 1:
         model.network.to(accelerator.device)
 
@@ -181,12 +191,18 @@ def _encode(model: SummarizerModel, examples: dict[str, list[Example]], config: 
     return TrainingData(encode(examples["train"]), encode(examples.get("validation", [])))
 
 
-def _tell_cuts(data: TrainingData, config: RunConfig, progress: Progress) -> None:
+def _tell_about(data: TrainingData, config: RunConfig, progress: Progress) -> None:
     cut = sum(row.source_was_cut for row in data.train)
     if cut:
         progress.note(
             f"{cut:,} of {len(data.train):,} training texts are longer than {config.data.max_source_tokens} tokens "
             "and are cut at their end (data.max_source_tokens)"
+        )
+    known = {tuple(row.prompt_ids) for row in data.train}
+    if seen := sum(tuple(row.prompt_ids) in known for row in data.validation):
+        progress.note(
+            f"Careful: {seen:,} of {len(data.validation):,} validation texts are training texts too, "
+            "so the validation loss says little about new ones"
         )
 
 
@@ -217,11 +233,12 @@ def _keep_initial_adapter(folder: RunFolder, config: RunConfig, model: Summarize
         return None
     path = folder.path / "initial_adapter"
     if not path.exists():
-        save_adapter(model.peft, path)
+        with replace_folder(path) as new:
+            save_adapter(model.peft, new)
     return path
 
 
-def _info(config: RunConfig, model: SummarizerModel, data: TrainingData, trained_info: TrainedInfo) -> dict[str, Any]:
+def _info(model: SummarizerModel, data: TrainingData, trained_info: TrainedInfo) -> dict[str, Any]:
     count = count_parameters(model.network)
     return {
         "tomtat": version("tomtat"),

@@ -20,14 +20,15 @@ from tomtat.errors import Interrupted, TomtatError
 from tomtat.files import replace_folder
 from tomtat.models import Encoded, SummarizerModel
 from tomtat.models.adapters import save_adapter
-from tomtat.models.embedded import quiet_transformers
 from tomtat.models.loading import TrainedInfo
+from tomtat.models.quiet import quiet_transformers
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 from tomtat.training.batches import epoch_batches
 from tomtat.training.checkpoints import save_checkpoint
 from tomtat.training.interrupt import stop_on_signal
 from tomtat.training.masters import MasterWeights
+from tomtat.training.schedule import rate_factor
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,6 @@ class Trainer:
         progress: Progress,
         initial_adapter: Path | None = None,
     ) -> None:
-        from transformers import get_scheduler
-
         self.model = model
         self.data = data
         self.config = config
@@ -88,9 +87,8 @@ class Trainer:
             self.masters.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         steps = self.steps_per_epoch * self.settings.epochs
-        self.scheduler = get_scheduler(
-            self.settings.schedule, self.optimizer, math.ceil(steps * self.settings.warmup), steps
-        )
+        factor = rate_factor(self.settings.schedule, steps, self.settings.warmup)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.place = Place()
 
     def run(self) -> Place:
@@ -106,17 +104,22 @@ class Trainer:
                     advance(len(rows), f"loss {loss:.3f}")
                     if self._any_process(stop.requested):
                         self._checkpoint()
-                        raise Interrupted(
-                            f"Stopped at step {self.place.step} of {self.steps_per_epoch * self.settings.epochs}, "
-                            f"checkpoint written. Go on with: tomtat train --resume {self.folder.path}"
-                        )
+                        raise self._interrupted()
                     if time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes:
                         self._checkpoint()
                         saved_at = time.monotonic()
                 self._end_epoch()
                 self._checkpoint()
                 saved_at = time.monotonic()
+                if self._any_process(stop.requested) and self.place.epoch <= self.settings.epochs:
+                    raise self._interrupted()
         return self.place
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"Stopped at step {self.place.step} of {self.steps_per_epoch * self.settings.epochs}, "
+            f"checkpoint written. Go on with: tomtat train --resume {self.folder.path}"
+        )
 
     def _step(self, rows: Sequence[int]) -> float:
         """One optimizer step over an effective batch; returns its mean loss per target token, in nats."""
@@ -130,11 +133,8 @@ class Trainer:
             self.masters.collect_gradients()
             loss_sum += loss.item()
         loss_sum = self._sum_over_processes(loss_sum)
-        if not math.isfinite(loss_sum):
-            raise TomtatError(
-                f"The loss is {loss_sum} at step {self.place.step + 1}. "
-                "Lower train.learning_rate, or try model.precision=fp32."
-            )
+        self._require_finite(loss_sum, "loss")
+        learning_rate = self.scheduler.get_last_lr()[0]
         grad_norm = self._update()
         seconds = time.monotonic() - started
         self.place = replace(
@@ -150,7 +150,7 @@ class Trainer:
             step=self.place.step,
             epoch=self.place.epoch,
             loss=loss_sum / target_tokens,
-            learning_rate=self.scheduler.get_last_lr()[0],
+            learning_rate=learning_rate,
             grad_norm=grad_norm,
             seconds=seconds,
         )
@@ -165,16 +165,27 @@ class Trainer:
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
                 parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self._require_finite(float(grad_norm), "gradient")
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
         self.masters.publish()
         return float(grad_norm)
 
+    def _require_finite(self, value: float, what: str) -> None:
+        """Stop before a step or a save that would put NaN into the weights; the last checkpoint is still good."""
+        if not math.isfinite(value):
+            raise TomtatError(
+                f"The {what} is {value} near step {self.place.step + 1}. "
+                "Lower train.learning_rate, or try model.precision=fp32."
+            )
+
     def _end_epoch(self) -> None:
         """Validate, keep the adapter if it is the best so far, and write the epoch's row."""
         place = self.place
         validation_loss = self._validation_loss()
+        if validation_loss is not None:
+            self._require_finite(validation_loss, "validation loss")
         # Without validation rows the last epoch is the one kept.
         is_best = validation_loss is None or validation_loss < place.best_loss
         if is_best:
@@ -232,7 +243,7 @@ class Trainer:
                 save_adapter(self.model.peft, new, self.initial_adapter)
             else:
                 self.model.network.save_pretrained(new)
-                self.model.tokenizer.save_pretrained(new)
+                self.model.save_tokenizer(new)
             self.trained_info.save(new)
 
     def _checkpoint(self) -> None:
