@@ -35,6 +35,12 @@ def test_files_that_the_readme_links_to_exist():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_figure_is_still_missing(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"@[A-Z]+@|TODO|see LOG\.md\n", text)
+
+
 @pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)

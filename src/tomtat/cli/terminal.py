@@ -85,12 +85,15 @@ def _clock(seconds: float) -> str:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """First column to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     wide = Console(width=max(console.width, 200)) if not console.is_terminal else console
+    if title:
+        # Not the table's own title, which would wrap at the table's width.
+        wide.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     wide.print(table)
 
 
