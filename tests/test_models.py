@@ -344,7 +344,7 @@ def test_another_base_than_the_one_trained_on_is_told(tiny_t5: Path, tiny_tied_t
     with warnings.catch_warnings(record=True) as told:
         tomtat.Summarizer.load(run, device="cpu")
     assert not told
-    with pytest.warns(UserWarning, match="differs from the one this adapter was trained on"):
+    with pytest.warns(UserWarning, match="differs from the one that was trained on"):
         tomtat.Summarizer.load(run, device="cpu", base=str(tiny_tied_t5))
 
 
