@@ -99,7 +99,7 @@ class GenerateSettings(Settings):
     """By default a quarter more than the 99th percentile of the training summaries; it travels with the adapter."""
     num_beams: int = Field(default=1, ge=1)
     no_repeat_ngram: int = Field(default=0, ge=0)
-    """No n words-pieces of this length twice in a summary; the source may be copied freely. 0 allows all."""
+    """No run of this many tokens twice in a summary; the source may be copied freely. 0 allows all."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Padded prompt and summary tokens generated side by side; only memory and speed depend on it."""
 

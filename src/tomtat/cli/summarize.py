@@ -10,6 +10,8 @@ import typer
 
 from tomtat.cli.options import Base, Device, OnBadRow
 from tomtat.cli.terminal import TerminalProgress
+from tomtat.files import write_json_lines, write_text
+from tomtat.types import Example, Generation
 
 
 def summarize_command(
@@ -32,64 +34,76 @@ def summarize_command(
 
     cat chats.jsonl | tomtat summarize runs/quickstart - --format jsonl > summaries.jsonl
     """
-    from tomtat.data import DataOptions
-    from tomtat.data.jsonl import parse_lines
-    from tomtat.data.loading import parse_rows
-    from tomtat.errors import ConfigError, DataError
-    from tomtat.files import write_json_lines, write_text
+    from tomtat.errors import ConfigError
     from tomtat.summarizer import Summarizer
-    from tomtat.types import Example
 
     if form not in ("auto", "text", "jsonl"):
         raise ConfigError(f"--format {form}: choose auto, text or jsonl.")
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
-        raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
+    if out is not None:
+        _require_writable(out)
     content = _read(file)
+    place = "standard input" if file == "-" else file
+    progress = TerminalProgress()
     is_jsonl = form == "jsonl" or (
         form == "auto" and (file.endswith((".jsonl", ".ndjson")) or _looks_like_jsonl(content))
     )
-    place = "standard input" if file == "-" else file
-    progress = TerminalProgress()
-    if is_jsonl:
-        options = DataOptions(_source_field(model), needs_summary=False, on_bad_row=on_bad_row or "stop", or_usual=True)
-        loaded = parse_rows(list(parse_lines(content)), place, options)
-        for reject in loaded.rejects:
-            progress.note(f"left out: {reject.where}: {reject.reason}")
-        if out and loaded.rejects:
-            rejects = out.with_name(f"{out.name}.rejects.jsonl")
-            write_json_lines(rejects, (asdict(reject) for reject in loaded.rejects))
-            progress.note(f"these {len(loaded.rejects):,} rows lie with their reasons in {rejects}")
-        examples = loaded.examples
-    else:
-        examples = [Example("1", _decode(content, place))]
-    if not examples:
-        raise DataError(f"{place} has no rows to summarize.")
+    examples = (
+        _rows(content, place, model, out, on_bad_row or "stop", progress)
+        if is_jsonl
+        else [Example("1", _decode(content, place))]
+    )
     summarizer = Summarizer.load(model, device=device, base=base)
     if max_new_tokens:
         summarizer.decoding = replace(summarizer.decoding, max_new_tokens=max_new_tokens)
     rows = summarizer.encode(example.source for example in examples)
     if cut := sum(row.source_was_cut for row in rows):
-        limit = summarizer.max_source_tokens
         what = "The text is" if len(rows) == 1 else f"{cut:,} of {len(rows):,} texts are"
-        progress.note(f"{what} longer than {limit} tokens: only the beginning was read.")
+        progress.note(f"{what} longer than {summarizer.max_source_tokens} tokens: only the beginning was read.")
     generations = summarizer.engine.generate(rows, summarizer.decoding, progress if is_jsonl else None)
-    if is_jsonl:
-        lines = [
-            {
-                "id": example.id,
-                "summary": generation.text,
-                **{k: v for k, v in asdict(generation).items() if k != "text"},
-            }
-            for example, generation in zip(examples, generations, strict=True)
-        ]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    else:
-        text = generations[0].text + "\n"
+    text = _as_json_lines(examples, generations) if is_jsonl else generations[0].text + "\n"
     if out:
         write_text(out, text)
     else:
         sys.stdout.write(text)
+
+
+def _require_writable(out: Path) -> None:
+    """Before minutes of work, not after them."""
+    from tomtat.errors import ConfigError
+
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
+        raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
+
+
+def _rows(
+    content: bytes, place: str, model: str, out: Path | None, on_bad_row: str, progress: TerminalProgress
+) -> list[Example]:
+    """Usable rows; those left out are told, and where there is an output file lie beside it."""
+    from tomtat.data import DataOptions
+    from tomtat.data.jsonl import parse_lines
+    from tomtat.data.loading import parse_rows
+    from tomtat.errors import DataError
+
+    options = DataOptions(_source_field(model), needs_summary=False, on_bad_row=on_bad_row, or_usual=True)
+    loaded = parse_rows(list(parse_lines(content)), place, options)
+    for reject in loaded.rejects:
+        progress.note(f"left out: {reject.where}: {reject.reason}")
+    if out and loaded.rejects:
+        rejects = out.with_name(f"{out.name}.rejects.jsonl")
+        write_json_lines(rejects, (asdict(reject) for reject in loaded.rejects))
+        progress.note(f"these {len(loaded.rejects):,} rows lie with their reasons in {rejects}")
+    if not loaded.examples:
+        raise DataError(f"{place} has no rows to summarize.")
+    return loaded.examples
+
+
+def _as_json_lines(examples: list[Example], generations: list[Generation]) -> str:
+    lines = []
+    for example, generation in zip(examples, generations, strict=True):
+        counts = asdict(generation)
+        lines.append({"id": example.id, "summary": counts.pop("text"), **counts})
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def _source_field(model: str) -> str | None:
