@@ -29,7 +29,7 @@ def test_the_test_split_is_scored_at_the_top_of_the_run_folder(run: tomtat.RunFo
     assert [row["id"] for row in predictions] == ["row-8", "row-9", "row-10", "row-11"]
     assert all(set(row) == {"id", "prediction"} for row in predictions)
     scores = json.loads((run.path / "scores.json").read_text())
-    assert set(scores["systems"]) == {"lead-3", "untuned", "tuned"}
+    assert list(scores["systems"]) == ["other-row", "lead-3", "oracle", "untuned", "tuned"]
     assert scores["systems"]["tuned"]["scores"]["rouge1"]["value"] == evaluation.score("rouge1").value
     assert "rouge1" in evaluation.table()
 

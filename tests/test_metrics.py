@@ -2,10 +2,18 @@
 
 import pytest
 
+from tomtat.config import EvaluateSettings
 from tomtat.errors import DataError
-from tomtat.metrics import score_all
-from tomtat.metrics.intervals import mean_interval
+from tomtat.metrics import Rows, Scorer
+from tomtat.metrics.values import mean_of, score_rows
 from tomtat.text import sentences
+from tomtat.types import Score
+
+PLAIN = EvaluateSettings(metrics=["rouge", "bleu", "bleu-nltk"])
+
+
+def score_all(predictions: list[str], references: list[list[str]]) -> list[Score]:
+    return Scorer(Rows([tuple(texts) for texts in references]), PLAIN).score(predictions).scores
 
 
 def values(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -76,8 +84,8 @@ def test_each_score_carries_its_recipe_and_an_interval():
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors():
-    low, high = mean_interval([0.0, 1.0] * 200)  # standard error 0.025
-    assert (low, high) == pytest.approx((0.45, 0.55), abs=0.01)
+    [score] = score_rows([mean_of("half", "recipe", [0.0, 1.0] * 200)])  # standard error 0.025
+    assert (score.low, score.high) == pytest.approx((0.45, 0.55), abs=0.01)
 
 
 def test_sentences_end_at_newlines_and_full_stops_but_not_in_abbreviations():

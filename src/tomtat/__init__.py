@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tomtat.data import load_examples as load_examples
     from tomtat.errors import TomtatError as TomtatError
     from tomtat.evaluation import Evaluation as Evaluation
+    from tomtat.evaluation import compare as compare
     from tomtat.evaluation import evaluate as evaluate
     from tomtat.run_folder import RunFolder as RunFolder
     from tomtat.summarizer import Summarizer as Summarizer
@@ -34,6 +35,7 @@ _HOMES = {
     "Score": "tomtat.types",
     "Summarizer": "tomtat.summarizer",
     "TomtatError": "tomtat.errors",
+    "compare": "tomtat.evaluation",
     "evaluate": "tomtat.evaluation",
     "finetune": "tomtat.training",
     "load_examples": "tomtat.data",

@@ -104,6 +104,30 @@ class GenerateSettings(Settings):
     """Padded prompt and summary tokens generated side by side; only memory and speed depend on it."""
 
 
+METRICS = ("rouge", "rouge155", "bleu", "bleu-nltk", "meteor", "bertscore", "faithfulness", "form")
+
+
+class EvaluateSettings(Settings):
+    metrics: list[str] = list(METRICS)
+    """Those that can't be had (`meteor` without WordNet, say) are listed with the reason, never guessed."""
+    rouge_words: Literal["auto", "google", "unicode"] = "auto"
+    """What ROUGE compares: rouge-score's a-z and 0-9, or words of every script; `auto` looks at the references."""
+    bertscore_model: str = "minilm"
+    """`minilm` (`tomtat models pull minilm`), a folder, or a hub id."""
+    bertscore_layer: int | None = Field(default=None, ge=1)
+    """By default the one that bert-score takes for this encoder."""
+    bertscore_idf: bool = False
+    faithfulness_model: str | None = None
+    """Folder of a trained scorer in safetensors: an entailment classifier or MiniCheck."""
+
+    @model_validator(mode="after")
+    def _metrics_are_known(self) -> "EvaluateSettings":
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"evaluate.metrics: there is no {name!r}; there are {', '.join(METRICS)}")
+        return self
+
+
 class RunConfig(Settings):
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
@@ -112,6 +136,7 @@ class RunConfig(Settings):
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
     generate: GenerateSettings = GenerateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
     def _prompt_has_one_place_for_the_text(self) -> "RunConfig":
@@ -203,3 +228,17 @@ def setting_names(settings: type[BaseModel] = RunConfig, prefix: str = "") -> li
         inner = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
         names += setting_names(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return names
+
+
+def load_evaluate_settings(
+    settings: EvaluateSettings, overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> EvaluateSettings:
+    """A run's [evaluate] table with overrides such as `evaluate.metrics=["rouge"]`; its other settings are fixed."""
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides))
+    for name, _ in pairs:
+        if not name.startswith("evaluate."):
+            raise ConfigError(
+                f"--set {name}: here only settings under evaluate. can be changed; the run has the others."
+            )
+    values: dict[str, Any] = {"evaluate": settings.model_dump()}
+    return build_config(values, dict(pairs)).evaluate

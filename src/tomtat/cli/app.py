@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from tomtat import __version__
+from tomtat.cli.compare import compare_command
 from tomtat.cli.evaluate import evaluate_command
+from tomtat.cli.models import models_app
 from tomtat.cli.params import params_command
 from tomtat.cli.summarize import summarize_command
 from tomtat.cli.terminal import error_console, program
@@ -45,8 +47,10 @@ def _options(
 
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("summarize")(summarize_command)
 app.command("params")(params_command)
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

@@ -1,29 +1,45 @@
-"""Run a summarizer over examples, score it beside the untuned model and lead-3, keep it all in the run folder."""
+"""Run a summarizer over examples, score it beside its yardsticks, keep it all in the run folder."""
 
 import hashlib
+import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tomtat.data import DataOptions, Reject, load
+from tomtat.config import EvaluateSettings, load_evaluate_settings
+from tomtat.data import DataOptions, Loaded, load
 from tomtat.engines import TorchEngine
-from tomtat.errors import ConfigError, DataError
-from tomtat.evaluation.yardsticks import lead3
-from tomtat.files import replace_folder, write_json, write_json_lines
-from tomtat.metrics import score_all
+from tomtat.errors import ConfigError, DataError, TomtatError
+from tomtat.evaluation.leakage import Leakage, find_leakage
+from tomtat.evaluation.predictions import read_predictions
+from tomtat.evaluation.slices import Slice, make_slices
+from tomtat.evaluation.yardsticks import lead3, oracle, others
+from tomtat.metrics import Rows, Scored, Scorer, score_rows
+from tomtat.metrics.significance import Difference, differences, holm
+from tomtat.metrics.values import share_of
 from tomtat.models import Encoded, load_base
 from tomtat.models.loading import warn_if_another_base
 from tomtat.models.precision import cast_parameters
 from tomtat.progress import Progress
+from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
 from tomtat.types import Example, Generation, Score
 
-TUNED, UNTUNED, LEAD3 = "tuned", "untuned", "lead-3"
-REJECTS = "rejects.evaluation.jsonl"
-"""Not the run's own rejects file: that one holds training rows."""
+TUNED, UNTUNED, LEAD3, ORACLE, FLOOR, HUMAN = "tuned", "untuned", "lead-3", "oracle", "other-row", "human"
+ORDER = (FLOOR, LEAD3, ORACLE, HUMAN, UNTUNED, TUNED)
+YARDSTICKS = {
+    FLOOR: "the reference of another row: a floor",
+    LEAD3: "the first three sentences or turns",
+    ORACLE: "the sentences or turns nearest to the references: what copying could reach",
+    HUMAN: "each reference against the others of its row",
+    UNTUNED: "the base model before fine-tuning",
+}
+HEADLINE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "meteor", "bertscore")
+"""Metrics of quality that verdicts are made of, the first one decisive."""
 
 
 @dataclass(frozen=True)
@@ -33,47 +49,76 @@ class Evaluation:
     data: str
     examples: list[Example]
     predictions: dict[str, list[str]]
-    """By system, in the examples' order."""
-    scores: dict[str, list[Score]]
-    words: dict[str, float]
-    """Mean length of each system's summaries, in words."""
+    """By system, in the examples' order; `human` has none of its own."""
+    systems: dict[str, Scored]
+    """Yardsticks first, the judged systems last."""
+    judged: tuple[str, ...]
+    """The systems that this evaluation is about: `tuned`, or the names of prediction files."""
     cut_off: dict[str, int]
     """Summaries that ended at the token limit, by system that has one."""
     sources_cut: int
     """Sources longer than the input limit."""
-    path: Path
+    not_run: dict[str, str]
+    """Metrics that could not be had, and why."""
+    notes: list[str]
+    """What a reader of the numbers must know."""
+    comparisons: dict[str, list[Difference]]
+    """The first judged system against each other system of weight, by that system's name."""
+    slices: list[Slice]
+    leakage: Leakage | None
+    protocol: str
+    language: str
     settings: dict[str, Any] = field(default_factory=dict)
+    """How summaries were generated; empty for predictions made elsewhere."""
+    path: Path | None = None
+    """Where the files went."""
 
-    def score(self, name: str, system: str = TUNED) -> Score:
-        found = next((score for score in self.scores[system] if score.name == name), None)
+    @property
+    def scores(self) -> dict[str, list[Score]]:
+        return {system: scored.scores for system, scored in self.systems.items()}
+
+    @property
+    def words(self) -> dict[str, float]:
+        """Mean length of each system's summaries, in words."""
+        return {
+            system: sum(len(text.split()) for text in texts) / len(texts) for system, texts in self.predictions.items()
+        }
+
+    def score(self, name: str, system: str | None = None) -> Score:
+        scores = self.scores[system or self.judged[0]]
+        found = next((score for score in scores if score.name == name), None)
         if found is None:
-            raise KeyError(f"{name}; there are {', '.join(score.name for score in self.scores[system])}")
+            raise KeyError(f"{name}; there are {', '.join(score.name for score in scores)}")
         return found
 
+    @property
+    def headline(self) -> list[str]:
+        """The metrics of quality that the judged systems have."""
+        have = {score.name for score in self.scores[self.judged[0]]}
+        return [name for name in HEADLINE if name in have]
+
     def table(self) -> str:
-        """Systems by metrics as plain text, the tuned model last."""
-        names = [score.name for score in self.scores[TUNED]]
-        lines = [["", *names, "words"]]
-        for system, scores in self.scores.items():
-            lines.append([system, *(f"{score.value:.2f}" for score in scores), f"{self.words[system]:.0f}"])
-        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        """Systems by metrics as plain text, the judged ones last."""
+        header, rows = self.columns()
+        lines = [header, *rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
         return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "data": self.data,
-            "rows": len(self.examples),
-            "sources_cut": self.sources_cut,
-            "generation": self.settings,
-            "systems": {
-                system: {
-                    "words": self.words[system],
-                    "cut_off": self.cut_off.get(system),
-                    "scores": {score.name: _without_name(score) for score in scores},
-                }
-                for system, scores in self.scores.items()
-            },
-        }
+    def columns(self, suffix: str = "") -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the table of quality; `suffix` picks another policy over references, such as `-best`."""
+        names = [
+            name
+            for name in self.headline
+            if not suffix or any(s.name == name + suffix for s in self.scores[self.judged[0]])
+        ]
+        rows = []
+        for system, scores in self.scores.items():
+            values = {score.name: f"{score.value:.1f}" for score in scores}
+            if suffix and not any(name + suffix in values for name in names):
+                continue
+            length = f"{self.words[system]:.0f}" if system in self.words else "-"
+            rows.append([system, *(values.get(name + suffix, "-") for name in names), length])
+        return ["", *names, "words"], rows
 
 
 def evaluate(
@@ -85,17 +130,24 @@ def evaluate(
     on_bad_row: str | None = None,
     base: str | None = None,
     progress: Progress | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    leakage: bool = True,
 ) -> Evaluation:
     """Score a run on its configured test split, or on other data.
 
     Files go to the run folder's top for the test split, else to `evaluations/NAME`; `name` is made from `data` if not
-    given. With `yardsticks` the untuned model and lead-3 are scored on the same rows.
+    given. With `yardsticks` the untuned model, lead-3, an extractive oracle, other rows' references and, where there
+    are several, the references themselves are scored on the same rows. `settings` overrides the run's [evaluate]
+    table, for instance {"evaluate.metrics": ["rouge"]}. With `leakage` the rows are looked for in the training data.
     """
+    from tomtat.evaluation.store import write_evaluation
+
     progress = progress or Progress()
     if name is not None:
         _require_plain(name)
     folder = run if isinstance(run, RunFolder) else RunFolder.open(os.fspath(run))
     config = folder.config
+    wanted = load_evaluate_settings(config.evaluate, settings)
     spec = data or config.data.test
     if spec is None:
         raise DataError(f"{folder.path} has no data.test. Name the data to evaluate on: --data FILE.")
@@ -112,29 +164,180 @@ def evaluate(
     rows = _encode(summarizer, loaded.examples, progress)
     generations = {UNTUNED: _untuned(summarizer, rows, folder, base, progress)} if yardsticks else {}
     generations[TUNED] = summarizer.engine.generate(rows, summarizer.decoding, progress, "tuned model")
-    predictions = {LEAD3: [lead3(example.source) for example in loaded.examples]} if yardsticks else {}
-    predictions |= {system: [generation.text for generation in results] for system, results in generations.items()}
-
-    progress.note(f"scoring {len(rows):,} rows")
-    references = [example.references for example in loaded.examples]
-    evaluation = Evaluation(
-        data=spec,
-        examples=loaded.examples,
-        predictions=predictions,
-        scores={system: score_all(texts, references) for system, texts in predictions.items()},
-        words={system: sum(len(text.split()) for text in texts) / len(texts) for system, texts in predictions.items()},
-        cut_off={system: sum(g.finish_reason == "length" for g in results) for system, results in generations.items()},
-        sources_cut=sum(row.source_was_cut for row in rows),
-        path=folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec)),
+    found, leakage_note = _leakage(folder, loaded.examples, progress) if leakage else (None, [])
+    evaluation = assess(
+        spec,
+        loaded,
+        {system: [g.text for g in results] for system, results in generations.items()},
+        (TUNED,),
+        wanted,
+        yardsticks=yardsticks,
+        progress=progress,
+        generations=generations,
+        share_read=[row.share_read for row in rows],
+        leakage=found,
+        notes=leakage_note,
         settings={
             **asdict(summarizer.decoding),
             "max_source_tokens": summarizer.max_source_tokens,
             "precision": str(summarizer.model.dtype).removeprefix("torch."),
             "device": str(summarizer.model.device),
         },
+        path=folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec)),
     )
-    _write(evaluation, loaded.rejects, progress)
+    write_evaluation(evaluation, loaded.rejects, progress, folder)
     return evaluation
+
+
+def evaluate_predictions(
+    predictions: Sequence[Path | str],
+    references: str,
+    out: Path | str,
+    field: str | None = None,
+    yardsticks: bool = True,
+    progress: Progress | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    options: DataOptions | None = None,
+) -> Evaluation:
+    """Score predictions made elsewhere: JSON Lines with `id` and `prediction` against data with the same ids.
+
+    Each file is a system of its own, named after it. The files of the evaluation go to the folder `out`.
+    """
+    from tomtat.evaluation.store import write_evaluation
+
+    progress = progress or Progress()
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and ((out / "scores.json").is_file() or not any(out.iterdir()))):
+        raise ConfigError(f"{out} exists and is no evaluation. Choose another --out.")
+    loaded = load(references, options or DataOptions())
+    ids = [example.id for example in loaded.examples]
+    texts = {_system_name(Path(path), predictions): read_predictions(Path(path), ids, field) for path in predictions}
+    wanted = load_evaluate_settings(EvaluateSettings(), settings)
+    evaluation = assess(
+        references, loaded, texts, tuple(texts), wanted, yardsticks=yardsticks, progress=progress, path=out
+    )
+    write_evaluation(evaluation, loaded.rejects, progress)
+    return evaluation
+
+
+def assess(
+    data: str,
+    loaded: Loaded,
+    predictions: dict[str, list[str]],
+    judged: tuple[str, ...],
+    wanted: EvaluateSettings,
+    yardsticks: bool,
+    progress: Progress,
+    path: Path | None,
+    generations: Mapping[str, list[Generation]] | None = None,
+    share_read: list[float] | None = None,
+    leakage: Leakage | None = None,
+    notes: Sequence[str] = (),
+    settings: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Numbers of finished predictions, the yardsticks that need no model among them."""
+    examples = loaded.examples
+    sources = [source_text(example.source) for example in examples]
+    rows = Rows([e.references for e in examples], sources, [e.facts for e in examples])
+    progress.note(f"scoring {len(examples):,} rows")
+    scorer = Scorer(rows, wanted)
+    texts = dict(predictions)
+    if yardsticks:
+        texts |= _cheap_yardsticks(examples)
+    systems = {}
+    told = list(notes)
+    has_human = yardsticks and min(len(example.references) for example in examples) > 1
+    known = [system for system in ORDER if system in texts or (system == HUMAN and has_human)]
+    order = [*known, *(system for system in texts if system not in ORDER)]
+    with progress.task("scoring", len(order), "systems") as advance:
+        for system in order:
+            scored = scorer.score_humans() if system == HUMAN else scorer.score(texts[system])
+            if scored is not None:
+                systems[system] = _with_cut_off(scored, (generations or {}).get(system))
+            advance(1)
+    for system in judged:
+        told += systems[system].notes
+    sources_cut = sum(share < 1 for share in share_read or [])
+    told += _warnings(examples, {system: texts[system] for system in judged}, sources_cut, settings or {})
+    weighty = [system for system in (UNTUNED, LEAD3, *judged[1:]) if system in systems]
+    sliced = {system: systems[system] for system in (LEAD3, UNTUNED, *judged) if system in systems}
+    return Evaluation(
+        data=data,
+        examples=examples,
+        predictions={system: texts[system] for system in order if system in texts},
+        systems=systems,
+        judged=judged,
+        cut_off={s: sum(g.finish_reason == "length" for g in results) for s, results in (generations or {}).items()},
+        sources_cut=sources_cut,
+        not_run=scorer.not_run,
+        notes=told,
+        comparisons=_compare_with(systems, judged[0], weighty),
+        slices=make_slices(examples, sources, sliced, share_read, leakage),
+        leakage=leakage,
+        protocol=scorer.protocol,
+        language=scorer.language,
+        settings=settings or {},
+        path=path,
+    )
+
+
+def _cheap_yardsticks(examples: list[Example]) -> dict[str, list[str]]:
+    found = {
+        LEAD3: [lead3(example.source) for example in examples],
+        ORACLE: [oracle(example.source, example.references) for example in examples],
+    }
+    if len(examples) > 1:
+        found[FLOOR] = others([example.references for example in examples])
+    return found
+
+
+def _with_cut_off(scored: Scored, generations: Sequence[Generation] | None) -> Scored:
+    if generations is None:
+        return scored
+    cut = [generation.finish_reason == "length" for generation in generations]
+    value = share_of("cut-off", "summaries that ended at the token limit x100", cut, [1] * len(cut))
+    return Scored([*scored.values, value], [*scored.scores, *score_rows([value])], scored.notes)
+
+
+def _compare_with(systems: dict[str, Scored], judged: str, against: Sequence[str]) -> dict[str, list[Difference]]:
+    """Holm's correction runs over all of them together."""
+    ours = [metric for metric in systems[judged].values if metric.name in HEADLINE]
+    found = {system: differences(systems[system].values, ours) for system in against}
+    corrected = iter(holm([difference for each in found.values() for difference in each]))
+    return {system: [next(corrected) for _ in each] for system, each in found.items()}
+
+
+def _warnings(
+    examples: list[Example], predictions: dict[str, list[str]], sources_cut: int, settings: Mapping[str, Any]
+) -> list[str]:
+    rows = len(examples)
+    notes = []
+    if rows < 100:
+        notes.append(f"Only {rows:,} rows: differences of a few points mean little, however they look.")
+    if sources_cut:
+        limit = settings.get("max_source_tokens")
+        notes.append(
+            f"{sources_cut:,} of {rows:,} sources are longer than {limit} tokens: the model read their beginning."
+        )
+    for system, texts in predictions.items():
+        if empty := sum(not text.strip() for text in texts):
+            notes.append(f"{empty:,} of {rows:,} summaries of {system} are empty.")
+        if rows > 1 and len(set(texts)) == 1:
+            notes.append(f"{system} says the same of each row.")
+    return notes
+
+
+def _leakage(folder: RunFolder, examples: list[Example], progress: Progress) -> tuple[Leakage | None, list[str]]:
+    data = folder.config.data
+    try:
+        options = DataOptions(data.source_field, data.summary_field, needs_summary=False, on_bad_row="skip")
+        train = load(data.train, options).examples
+    except TomtatError as error:
+        return None, [f"Not checked whether test rows stood in the training data: {error}"]
+    progress.note(f"looking for the test rows among {len(train):,} training rows")
+    test = [source_text(example.source) for example in examples]
+    found = find_leakage(test, (source_text(example.source) for example in train), data.train)
+    return found, [found.sentence(len(examples))] if found.seen else []
 
 
 def _encode(summarizer: Summarizer, examples: list[Example], progress: Progress) -> list[Encoded]:
@@ -161,30 +364,19 @@ def _untuned(
     return TorchEngine(model, config.generate.batch_tokens).generate(rows, summarizer.decoding, progress, name)
 
 
-def _write(evaluation: Evaluation, rejects: list[Reject], progress: Progress) -> None:
-    """Into a folder of its own whole or not at all; at the run's top, where much else lies, file by file."""
-    if evaluation.path.parent.name == "evaluations":
-        with replace_folder(evaluation.path) as new:
-            _write_files(new, evaluation, rejects)
-    else:
-        _write_files(evaluation.path, evaluation, rejects)
-    if rejects:
-        progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {evaluation.path / REJECTS}")
+def fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 over ids, sources and references: two evaluations with the same one scored the same rows."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([str(example.id), source_text(example.source), example.references]).encode())
+    return digest.hexdigest()
 
 
-def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject]) -> None:
-    ids = [example.id for example in evaluation.examples]
-    for system, texts in evaluation.predictions.items():
-        file = "predictions.jsonl" if system == TUNED else f"predictions.{system}.jsonl"
-        rows = [{"id": row_id, "prediction": text} for row_id, text in zip(ids, texts, strict=True)]
-        write_json_lines(path / file, rows)
-    write_json(path / "scores.json", evaluation.as_dict())
-    if rejects:
-        write_json_lines(path / REJECTS, (asdict(reject) for reject in rejects))
-
-
-def _without_name(score: Score) -> dict[str, Any]:
-    return {"value": score.value, "low": score.low, "high": score.high, "recipe": score.recipe}
+def _system_name(path: Path, all_paths: Sequence[Path | str]) -> str:
+    """A file's name without its ending; with its folder's where two files would be called the same."""
+    same = [Path(other) for other in all_paths if Path(other).stem == path.stem]
+    name = path.stem if len(same) == 1 else f"{path.parent.name}-{path.stem}"
+    return f"{name} (file)" if name in ORDER else name
 
 
 def _folder_name(spec: str) -> str:

@@ -3,40 +3,55 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from tomtat.metrics.intervals import RESAMPLES, mean_interval
-from tomtat.types import Score
+import numpy as np
+
+from tomtat.metrics.values import Measured, Rows, RowValues, mean_of
+
+_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char"}
+"""sacreBLEU's tokenizers that need nothing more; its default 13a knows no words without blanks."""
 
 
-def corpus_bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
-    """Corpus BLEU with sacreBLEU's tokenizer 13a and its bootstrap."""
-    from sacrebleu.metrics import BLEU
+class CorpusBleu:
+    """Corpus BLEU (Papineni et al. 2002; Post 2018); with several references the closest length and all n-grams."""
 
-    most = max(len(texts) for texts in references)
-    # sacreBLEU wants one stream per reference number; rows with fewer have a hole there.
-    streams = [[texts[k] if k < len(texts) else None for texts in references] for k in range(most)]
-    bleu = BLEU()
-    result = bleu.corpus_score(list(predictions), streams, n_bootstrap=1000)
-    # sacreBLEU gives the bootstrap's mean and half-width; around the score itself the interval may lie a bit aside.
-    low, high = result._mean - result._ci, result._mean + result._ci
-    signature = f"sacrebleu {bleu.get_signature().format()}, n={len(predictions)}"
-    return Score("bleu", result.score, min(low, result.score), max(high, result.score), signature)
+    def __init__(self, language: str = "en") -> None:
+        from sacrebleu.metrics import BLEU
+
+        # Sentence by sentence only for the counts, which add up to the corpus's.
+        self._bleu = BLEU(tokenize=_TOKENIZERS.get(language, "13a"), effective_order=True)
+        self._labelled = BLEU(tokenize=_TOKENIZERS.get(language, "13a"))
+
+    def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
+        counts = []
+        for prediction, references in zip(predictions, rows.references, strict=True):
+            score = self._bleu.sentence_score(prediction, list(references))
+            counts.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+        return Measured([RowValues("bleu", self._recipe(rows), np.asarray(counts, dtype=np.float64), "bleu")])
+
+    def _recipe(self, rows: Rows) -> str:
+        numbers = {len(references) for references in rows.references}
+        self._labelled.num_refs = numbers.pop() if len(numbers) == 1 else -1  # "var" in sacreBLEU's signature
+        return f"sacrebleu {self._labelled.get_signature().format()}"
 
 
-def notebook_bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
+class NotebookBleu:
     """Mean of NLTK's sentence BLEU, split on blanks, smoothing method1, x100 (the notebook prints 0 to 1).
 
     Kept so that old figures can be compared; it favours short texts (two equal one-word texts score 17.8).
     """
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-    smoothing = SmoothingFunction().method1
-    values = [
-        100 * float(sentence_bleu([text.split() for text in texts], prediction.split(), smoothing_function=smoothing))
-        for prediction, texts in zip(predictions, references, strict=True)
-    ]
-    low, high = mean_interval(values)
-    recipe = (
-        f"nltk-{version('nltk')} mean of sentence BLEU x100, split on blanks, smoothing=method1, "
-        f"n={len(values)}, bootstrap={RESAMPLES} seed=0"
-    )
-    return Score("bleu-nltk", sum(values) / len(values), low, high, recipe)
+    def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
+        from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+        smoothing = SmoothingFunction().method1
+        values = [
+            100
+            * float(sentence_bleu([text.split() for text in texts], prediction.split(), smoothing_function=smoothing))
+            for prediction, texts in zip(predictions, rows.references, strict=True)
+        ]
+        recipe = f"nltk-{version('nltk')} mean of sentence BLEU x100, split on blanks, smoothing=method1"
+        return Measured([mean_of("bleu-nltk", f"{recipe}, references={_policy(rows)}", values)])
+
+
+def _policy(rows: Rows) -> str:
+    return "single" if rows.most_references == 1 else f"all {rows.most_references} at once"

@@ -1,56 +1,93 @@
-"""ROUGE-1/2/L/Lsum by rouge-score, with both sides split into sentences by us.
+"""ROUGE-1/2/L/Lsum (Lin 2004) by rouge-score, with both sides split into sentences by us.
 
 ROUGE-Lsum compares sentence by sentence and takes newlines as their ends. Many tokenizers drop newlines, which costs
 7 points on CNN/DailyMail when only the reference has them; so neither side's newlines are trusted alone.
+
+What the Perl script calls ROUGE-L is Lsum here; its names are `rouge155-1`, `-2`, `-L` and `-Lsum`.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.metadata import version
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from tomtat.metrics.intervals import RESAMPLES, mean_interval
-from tomtat.text import SPLITTER, sentences
-from tomtat.types import Score
+from tomtat.metrics.stemmers import tokenizer_for
+from tomtat.metrics.values import Measured, Rows, by_reference
+from tomtat.text import SPLITTER, UNICODE_WORDS, language_of, sentences, share_beyond_ascii
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+MOST_BEYOND_ASCII = 0.005
+"""A larger share of letters outside a to z, and rouge-score's words would be shreds. French has 0.04, German 0.02,
+Vietnamese 0.2; English with foreign names 0.0005."""
+
+_CHECK = (
+    "The rules were changed on Monday.\nNobody agreed.",
+    "Nobody agreed on Mondays: the changing rules were agreements.\nIt's 1,000 easy-going dogs.",
+)
 
 
-def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
-    """F-measures; where rows have several references, their mean and (`-best`) the best of them for each metric."""
-    rows = [row_scores(prediction, texts) for prediction, texts in zip(predictions, references, strict=True)]
-    most = max(len(texts) for texts in references)
-    scores = [
-        _score(kind, [_mean(row[kind]) for row in rows], "mean" if most > 1 else "single", most) for kind in KINDS
-    ]
-    if most > 1:
-        scores += [_score(f"{kind}-best", [max(row[kind]) for row in rows], "best", most) for kind in KINDS]
-    return scores
+class Rouge:
+    """One protocol over all rows. `protocol` is `google`, `rouge155` or `unicode`."""
+
+    def __init__(self, protocol: str, language: str = "en", wordnet: Path | None = None) -> None:
+        self.protocol = protocol
+        self.language = language
+        self._tokenizer = tokenizer_for(protocol, wordnet)
+        self._scorer, engine = _fastest_scorer(self._tokenizer)
+        self._lines = lru_cache(maxsize=100_000)(self._split)
+        words = {
+            "google": "words=a-z0-9 stem=porter-nltk",
+            "rouge155": "words=a-z0-9 stem=wordnet-3.0-exceptions+porter-perl",
+            "unicode": f"words={UNICODE_WORDS} stem=no",
+        }[protocol]
+        self.recipe = f"ROUGE {protocol} by {engine} F x100, {words}, sentences=newlines+{SPLITTER}[{language}]"
+
+    def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
+        each = [self.row(prediction, texts) for prediction, texts in zip(predictions, rows.references, strict=True)]
+        values = []
+        for kind in KINDS:
+            values += by_reference(self._name(kind), self.recipe, [row[kind] for row in each])
+        return Measured(values)
+
+    def row(self, prediction: str, references: Sequence[str]) -> dict[str, list[float]]:
+        """F-measures x100 of one prediction, per kind, against each of its references."""
+        each = [self.pair(self._lines(prediction), self._lines(reference)) for reference in references]
+        return {kind: [100 * scores[kind].fmeasure for scores in each] for kind in KINDS}
+
+    def pair(self, prediction: str, reference: str) -> Any:
+        """rouge-score's scores (0 to 1; precision, recall, fmeasure) by kind; one sentence a line on both sides."""
+        return self._scorer.score(reference, prediction)
+
+    def _split(self, text: str) -> str:
+        return "\n".join(sentences(text, self.language))
+
+    def _name(self, kind: str) -> str:
+        return f"rouge155-{kind.removeprefix('rouge')}" if self.protocol == "rouge155" else kind
 
 
-def row_scores(prediction: str, references: Sequence[str]) -> dict[str, list[float]]:
-    """F-measures x100 of one prediction, per kind, against each of its references."""
-    predicted = "\n".join(sentences(prediction))
-    each = [_scorer().score("\n".join(sentences(reference)), predicted) for reference in references]
-    return {kind: [100 * result[kind].fmeasure for result in each] for kind in KINDS}
+def choose_protocol(asked: str, rows: Rows) -> tuple[str, str]:
+    """`google` or `unicode`, and the language for splitting sentences, by looking at the references' letters."""
+    texts = [text for references in rows.references for text in references]
+    protocol = asked
+    if asked == "auto":
+        protocol = "unicode" if share_beyond_ascii(texts) > MOST_BEYOND_ASCII else "google"
+    return protocol, language_of(texts)
 
 
-def _score(name: str, values: list[float], policy: str, most: int) -> Score:
-    low, high = mean_interval(values)
-    recipe = (
-        f"rouge-score-{version('rouge-score')} F x100, stem=yes, sentences={SPLITTER}, references={policy}"
-        + (f" of {most}" if most > 1 else "")
-        + f", n={len(values)}, bootstrap={RESAMPLES} seed=0"
-    )
-    return Score(name, _mean(values), low, high, recipe)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-@cache
-def _scorer() -> Any:
+def _fastest_scorer(tokenizer: Any) -> tuple[Any, str]:
+    """A scorer and its name: the Rust one where it is installed and agrees with rouge-score here, else that."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(list(KINDS), use_stemmer=True)
+    known = RougeScorer(list(KINDS), tokenizer=tokenizer)
+    label = f"rouge-score-{version('rouge-score')}"
+    try:
+        from rouge_score_rs.rouge_scorer import RougeScorer as RustScorer
+
+        fast = RustScorer(list(KINDS), tokenizer=tokenizer)
+        label_fast = f"{label} (rouge-score-rs-{version('rouge-score-rs')})"
+    except (ImportError, PackageNotFoundError):
+        return known, label
+    pairs = [(a, b) for a in _CHECK for b in (*_CHECK, "")]
+    agrees = all(tuple(known.score(a, b)[kind]) == tuple(fast.score(a, b)[kind]) for a, b in pairs for kind in KINDS)
+    return (fast, label_fast) if agrees else (known, label)

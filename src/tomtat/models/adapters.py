@@ -13,8 +13,8 @@ from torch import nn
 from tomtat.config import LoraSettings, TrainSettings
 from tomtat.errors import ConfigError
 from tomtat.models.base import SummarizerModel
-from tomtat.models.quiet import quiet_peft
 from tomtat.models.selection import select
+from tomtat.quiet import quiet_peft
 
 _BASE_CHANGING = ("pissa", "olora")
 """Initialisations that move part of the base's weights into the adapter. Their adapters are saved as plain LoRA of

@@ -26,7 +26,12 @@ class Encoded:
 
     prompt_ids: list[int]
     target_ids: list[int]
-    source_was_cut: bool
+    share_read: float = 1.0
+    """Share of the source's tokens within the input limit."""
+
+    @property
+    def source_was_cut(self) -> bool:
+        return self.share_read < 1
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.target_ids)
@@ -74,9 +79,9 @@ class SummarizerModel(ABC):
 
     def encode(self, text: str, summary: str | None, max_source_tokens: int) -> Encoded:
         """Token ids of the prompt around `text`, the text cut to `max_source_tokens`, and of the summary."""
-        kept, was_cut = self._cut(self._as_plain_text(text), max_source_tokens)
+        kept, share_read = self._cut(self._as_plain_text(text), max_source_tokens)
         target = self._target_ids(self._as_plain_text(summary)) if summary is not None else []
-        return Encoded(self._prompt_ids(self.prompt.render(kept)), target, was_cut)
+        return Encoded(self._prompt_ids(self.prompt.render(kept)), target, share_read)
 
     def save_tokenizer(self, folder: Path) -> None:
         """As it came, its own length limit included."""
@@ -166,14 +171,18 @@ class SummarizerModel(ABC):
         with self.peft.disable_adapter():
             yield self
 
-    def _cut(self, text: str, limit: int) -> tuple[str, bool]:
-        """The longest beginning of a text that has at most `limit` tokens. Only the source is cut, never the prompt."""
+    def _cut(self, text: str, limit: int) -> tuple[str, float]:
+        """The longest beginning of a text that has at most `limit` tokens, and its share of them.
+
+        Only the source is cut, never the prompt.
+        """
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
-        if len(encoded["input_ids"]) <= limit:
-            return text, False
+        count = len(encoded["input_ids"])
+        if count <= limit:
+            return text, 1.0
         if not self.tokenizer.is_fast:
-            return self.tokenizer.decode(encoded["input_ids"][:limit]), True
-        return text[: encoded["offset_mapping"][limit - 1][1]], True
+            return self.tokenizer.decode(encoded["input_ids"][:limit]), limit / count
+        return text[: encoded["offset_mapping"][limit - 1][1]], limit / count
 
     def _as_plain_text(self, text: str) -> str:
         """Break up what would read as a control token: a text must not end its own turn or start another's."""

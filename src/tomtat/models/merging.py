@@ -9,7 +9,7 @@ from tomtat.errors import ModelError
 from tomtat.files import replace_folder
 from tomtat.models.base import SummarizerModel
 from tomtat.models.loading import TrainedInfo, load_trained
-from tomtat.models.quiet import quiet_peft, quiet_transformers
+from tomtat.quiet import quiet_peft, quiet_transformers
 
 
 def save_merged(trained: Path, folder: Path, base: str | None = None) -> None:

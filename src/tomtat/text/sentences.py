@@ -9,5 +9,8 @@ SPLITTER = f"sentencex-{version('sentencex')}"
 
 
 def sentences(text: str, language: str = "en") -> list[str]:
-    """Sentences of a text, in order, stripped; a newline always ends one. `language` is an ISO 639-1 code."""
+    """Sentences of a text, in order, stripped; a newline always ends one. `language` is an ISO 639-1 code.
+
+    So a reference's own lines (CNN/DailyMail's highlights) are never joined.
+    """
     return [part.strip() for line in text.splitlines() for part in segment(language, line) if part.strip()]

@@ -245,7 +245,12 @@ def _info(model: SummarizerModel, data: TrainingData, trained_info: TrainedInfo)
         "base": model.source.as_dict(),
         "precision": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "parameters": {"total": count.total, "trainable": count.trainable, "share": count.share},
+        "parameters": {
+            "total": count.total,
+            "trainable": count.trainable,
+            "share": count.share,
+            "modules": [asdict(module) for module in count.modules],
+        },
         "data": {
             "train_rows": len(data.train),
             "validation_rows": len(data.validation),

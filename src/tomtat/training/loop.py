@@ -21,8 +21,8 @@ from tomtat.files import replace_folder
 from tomtat.models import Encoded, SummarizerModel
 from tomtat.models.adapters import save_adapter
 from tomtat.models.loading import TrainedInfo
-from tomtat.models.quiet import quiet_transformers
 from tomtat.progress import Progress
+from tomtat.quiet import quiet_transformers
 from tomtat.run_folder import RunFolder
 from tomtat.training.batches import epoch_batches
 from tomtat.training.checkpoints import save_checkpoint

@@ -1,0 +1,154 @@
+"""Which metrics can be had for these rows on this machine, and what they say of each system."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tomtat.assets import WORDNET
+from tomtat.config import METRICS, EvaluateSettings
+from tomtat.errors import DataError, TomtatError
+from tomtat.metrics.values import Measured, Rows, RowValues, score_rows
+from tomtat.types import Score
+
+
+class Metric(Protocol):
+    def measure(self, predictions: Sequence[str], rows: Rows) -> Measured: ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One system's numbers."""
+
+    values: list[RowValues]
+    scores: list[Score]
+    notes: list[str] = field(default_factory=list)
+
+    def row_values(self, name: str) -> RowValues:
+        return next(metric for metric in self.values if metric.name == name)
+
+
+class Scorer:
+    """The metrics that settings ask for, loaded once for all systems on the same rows.
+
+    `not_run` says of each that can't be had why, instead of a number that is something else.
+    """
+
+    def __init__(self, rows: Rows, settings: EvaluateSettings | None = None) -> None:
+        from tomtat.metrics.rouge import choose_protocol
+
+        _check(rows)
+        self.rows = rows
+        self.settings = settings or EvaluateSettings()
+        self.protocol, self.language = choose_protocol(self.settings.rouge_words, rows)
+        self.not_run: dict[str, str] = {}
+        self._metrics: list[Metric] = []
+        for name in METRICS:  # in this order, whatever order was asked for
+            if name in self.settings.metrics:
+                self._add(name)
+        if self.settings.faithfulness_model:
+            self._add("trained-faithfulness")
+
+    def _add(self, name: str) -> None:
+        try:
+            self._metrics.append(self._make(name))
+        except TomtatError as error:
+            self.not_run[name] = str(error)
+
+    def _make(self, name: str) -> Metric:
+        """Raises a TomtatError whose message says why this metric can't be had here."""
+        from tomtat.metrics.bleu import CorpusBleu, NotebookBleu
+        from tomtat.metrics.faithfulness import Faithfulness
+        from tomtat.metrics.form import Form
+        from tomtat.metrics.rouge import Rouge
+
+        match name:
+            case "rouge":
+                return Rouge(self.protocol, self.language)
+            case "rouge155":
+                return Rouge("rouge155", wordnet=self._wordnet("its stemmer knows only English") / WORDNET.place)
+            case "bleu":
+                return CorpusBleu(self.language)
+            case "bleu-nltk":
+                return NotebookBleu()
+            case "meteor":
+                from tomtat.metrics.meteor import Meteor
+
+                return Meteor(self._wordnet("its stems and synonyms are English"))
+            case "bertscore":
+                from tomtat.metrics.bertscore import BertScore
+
+                settings = self.settings
+                return BertScore(settings.bertscore_model, settings.bertscore_layer, settings.bertscore_idf)
+            case "faithfulness":
+                if self.rows.sources is None:
+                    raise DataError("there are no sources to hold the summaries against")
+                return Faithfulness()
+            case "form":
+                return Form()
+            case _:
+                from tomtat.metrics.trained import TrainedScorer
+
+                if self.rows.sources is None:
+                    raise DataError("there are no sources to hold the summaries against")
+                return TrainedScorer(str(self.settings.faithfulness_model))
+
+    def _wordnet(self, why_english: str) -> Path:
+        if self.protocol != "google":
+            raise DataError(f"the references are not in plain Latin letters, and {why_english}")
+        if (folder := WORDNET.find()) is None:
+            raise DataError("WordNet is not here; fetch it once: tomtat models pull wordnet")
+        return folder
+
+    def score(self, predictions: Sequence[str]) -> Scored:
+        """All metrics of one prediction a row."""
+        if len(predictions) != len(self.rows):
+            # sacreBLEU and zip would cut to the shorter list without a word.
+            raise DataError(f"{len(predictions):,} predictions but references for {len(self.rows):,} rows.")
+        measured = [metric.measure(predictions, self.rows) for metric in self._metrics]
+        values = [metric for part in measured for metric in part.values]
+        return Scored(values, score_rows(values), [note for part in measured for note in part.notes])
+
+    def score_humans(self) -> Scored | None:
+        """Each reference against the others of its row, where every row has two or more: the human line.
+
+        Comparable with a system's mean over references, and its jackknife with a system's jackknife.
+        """
+        fewest = min(len(texts) for texts in self.rows.references)
+        if fewest < 2:
+            return None
+        rounds = []
+        for left_out in range(fewest):
+            others = [(*texts[:left_out], *texts[left_out + 1 :]) for texts in self.rows.references]
+            rows = replace(self.rows, references=others)
+            texts = [row[left_out] for row in self.rows.references]
+            measured = [metric.measure(texts, rows) for metric in self._metrics]
+            rounds.append({metric.name: metric for part in measured for metric in part.values})
+        values = [metric for name in rounds[0] for metric in _human_values(name, rounds, fewest)]
+        return Scored(values, score_rows(values))
+
+
+def _human_values(name: str, rounds: list[dict[str, RowValues]], references: int) -> list[RowValues]:
+    """The mean over who was left out. The best of the others is what the jackknife of a system takes too."""
+    if name in ("bleu", "bleu-nltk") or name.endswith("-jackknife"):
+        return []  # against k - 1 references at once: not what systems are measured by
+    columns = np.mean([values[name].columns for values in rounds], axis=0)
+    recipe, has_policy, _ = rounds[0][name].recipe.partition(", references=")
+    jackknife = RowValues(
+        f"{name.removesuffix('-best')}-jackknife", f"{recipe}, references=jackknife of {references}", columns
+    )
+    if name.endswith("-best"):
+        return [jackknife]
+    if not has_policy:
+        return [RowValues(name, recipe, columns)]
+    mean = RowValues(name, f"{recipe}, references=mean of {references}", columns)
+    return [mean, jackknife] if references == 2 else [mean]
+
+
+def _check(rows: Rows) -> None:
+    if not len(rows):
+        raise DataError("There is nothing to score: no row.")
+    if empty := sum(not texts for texts in rows.references):
+        raise DataError(f"{empty:,} of {len(rows):,} rows have no reference to score against.")
