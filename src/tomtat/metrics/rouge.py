@@ -17,9 +17,10 @@ from tomtat.metrics.values import Measured, Rows, by_reference
 from tomtat.text import SPLITTER, UNICODE_WORDS, language_of, sentences, share_beyond_ascii
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-MOST_BEYOND_ASCII = 0.005
-"""A larger share of letters outside a to z, and rouge-score's words would be shreds. French has 0.04, German 0.02,
-Vietnamese 0.2; English with foreign names 0.0005."""
+MOST_BEYOND_ASCII = 0.0075
+"""A larger share of letters outside a to z, and rouge-score's words would be shreds. CNN/DailyMail has 0.0001, the
+bundled English chats with their names from everywhere 0.004; Italian 0.01, German 0.02, French 0.04, Vietnamese 0.27.
+"""
 
 _CHECK = (
     "The rules were changed on Monday.\nNobody agreed.",

@@ -1,7 +1,7 @@
 """Which metrics can be had for these rows on this machine, and what they say of each system."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Scorer:
             case "rouge":
                 return Rouge(self.protocol, self.language)
             case "rouge155":
-                return Rouge("rouge155", wordnet=self._wordnet("its stemmer knows only English") / WORDNET.place)
+                return Rouge("rouge155", wordnet=self._wordnet("its stemmer knows only English"))
             case "bleu":
                 return CorpusBleu(self.language)
             case "bleu-nltk":
@@ -122,7 +122,7 @@ class Scorer:
         rounds = []
         for left_out in range(fewest):
             others = [(*texts[:left_out], *texts[left_out + 1 :]) for texts in self.rows.references]
-            rows = replace(self.rows, references=others)
+            rows = self.rows.with_references(others)
             texts = [row[left_out] for row in self.rows.references]
             measured = [metric.measure(texts, rows) for metric in self._metrics]
             rounds.append({metric.name: metric for part in measured for metric in part.values})

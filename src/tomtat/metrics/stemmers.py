@@ -12,6 +12,7 @@ from typing import Any
 
 from nltk.stem.porter import PorterStemmer
 
+from tomtat.metrics.wordnet import read_exceptions
 from tomtat.text import words
 
 _RUN = re.compile(r"[a-z0-9]+")
@@ -70,15 +71,10 @@ class PerlPorterStemmer(PorterStemmer):  # type: ignore[misc]
         return stem if self._measure(stem) > 1 else word
 
 
-def read_exceptions(wordnet: Path) -> dict[str, str]:
-    """WordNet's irregular forms and their first base; a later list wins, as in the Perl script's database."""
-    exceptions: dict[str, str] = {}
-    for part in ("verb", "noun", "adv", "adj"):
-        for line in (wordnet / f"{part}.exc").read_text(encoding="utf-8").splitlines():
-            form, *bases = line.split()
-            if bases:
-                exceptions[form] = bases[0]
-    return exceptions
+def _bases(wordnet: Path) -> dict[str, str]:
+    """Irregular forms and their first base; a later list wins, as in the Perl script's database."""
+    parts = [read_exceptions(wordnet / f"{part}.exc") for part in ("verb", "noun", "adv", "adj")]
+    return {form: bases[0] for part in parts for form, bases in part.items()}
 
 
 def tokenizer_for(protocol: str, wordnet: Path | None = None) -> Any:
@@ -86,5 +82,5 @@ def tokenizer_for(protocol: str, wordnet: Path | None = None) -> Any:
         return GoogleTokenizer()
     if protocol == "rouge155":
         assert wordnet is not None
-        return Rouge155Tokenizer(read_exceptions(wordnet))
+        return Rouge155Tokenizer(_bases(wordnet))
     return UnicodeTokenizer()

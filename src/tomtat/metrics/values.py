@@ -5,12 +5,15 @@ bootstrap (Efron 1979; Koehn 2004 for text scores) and one permutation test serv
 with columns.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from tomtat.text import words
 from tomtat.types import Fact, Score
 
 RESAMPLES = 2000
@@ -36,6 +39,17 @@ class Rows:
     @property
     def most_references(self) -> int:
         return max(len(texts) for texts in self.references)
+
+    @cached_property
+    def source_words(self) -> list[list[str]]:
+        """Cut once for all metrics and systems; equal words are one object, or long articles would fill the memory."""
+        return [[sys.intern(word) for word in words(source)] for source in self.sources or ()]
+
+    def with_references(self, references: Sequence[tuple[str, ...]]) -> "Rows":
+        other = replace(self, references=references)
+        if "source_words" in self.__dict__:
+            other.__dict__["source_words"] = self.source_words
+        return other
 
 
 @dataclass(frozen=True)

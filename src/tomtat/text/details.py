@@ -108,7 +108,7 @@ class Details:
     @cached_property
     def small_words(self) -> frozenset[str]:
         """Words that stand in small letters somewhere."""
-        return frozenset(match[0] for match in _WORD.finditer(self.text) if match[0].islower())
+        return frozenset(word for word in set(_WORD.findall(self.text)) if word.islower())
 
     @cached_property
     def _words(self) -> frozenset[str]:

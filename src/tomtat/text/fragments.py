@@ -18,27 +18,39 @@ class Fragment:
     length: int
 
 
-def fragments(source: Sequence[str], summary: Sequence[str]) -> list[Fragment]:
-    """In the summary's order, not overlapping. Words are compared as they are."""
-    places = defaultdict(list)
-    for place, word in enumerate(source):
-        places[word].append(place)
-    found = []
-    start = 0
-    while start < len(summary):
-        longest = max((_shared(source, place, summary, start) for place in places.get(summary[start], ())), default=0)
-        if longest:
-            found.append(Fragment(start, longest))
-        start += max(longest, 1)
-    return found
+class SourceIndex:
+    """A source's words and where each stands."""
 
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+        self._places: dict[str, list[int]] = defaultdict(list)
+        for place, word in enumerate(words):
+            self._places[word].append(place)
 
-def _shared(source: Sequence[str], place: int, summary: Sequence[str], start: int) -> int:
-    length = 0
-    most = min(len(source) - place, len(summary) - start)
-    while length < most and source[place + length] == summary[start + length]:
-        length += 1
-    return length
+    def fragments(self, summary: Sequence[str]) -> list[Fragment]:
+        """In the summary's order, not overlapping. Words are compared as they are."""
+        found = []
+        start = 0
+        while start < len(summary):
+            longest = max((self._shared(place, summary, start) for place in self._at(summary[start])), default=0)
+            if longest:
+                found.append(Fragment(start, longest))
+            start += max(longest, 1)
+        return found
+
+    def has(self, run: tuple[str, ...]) -> bool:
+        """Whether these words stand in the source one after the other."""
+        return any(tuple(self.words[place : place + len(run)]) == run for place in self._at(run[0]))
+
+    def _at(self, word: str) -> Sequence[int]:
+        return self._places.get(word, ())
+
+    def _shared(self, place: int, summary: Sequence[str], start: int) -> int:
+        length = 0
+        most = min(len(self.words) - place, len(summary) - start)
+        while length < most and self.words[place + length] == summary[start + length]:
+            length += 1
+        return length
 
 
 def coverage(found: Sequence[Fragment], summary_words: int) -> float:
