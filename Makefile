@@ -12,8 +12,8 @@ test: $(VENV)/installed-dev ## all tests, those with real weights too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(VENV)/installed-dev ## format, lint, type-check, fast tests
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 

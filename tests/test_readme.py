@@ -10,15 +10,23 @@ import typer
 from tomtat.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("recipes/*.toml")), ROOT / "Makefile"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("recipes/*.toml")),
+    ROOT / "Makefile",
+]
 
 
 def commands() -> list[str]:
     found = []
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
-            if match := re.match(r"[#\s]*(?:\$\(BIN\)/)?(tomtat (?:train|evaluate|summarize|params) .*)", line):
-                found.append(re.sub(r"  +\(.*", "", match[1]))
+            if match := re.match(
+                r"[#\s]*(?:\$\(BIN\)/)?(tomtat (?:train|evaluate|compare|summarize|params|models) .*)", line
+            ):
+                found.append(re.sub(r"  +[(#].*", "", match[1]))
     return found
 
 
@@ -29,10 +37,11 @@ def test_commands_in_the_docs_parse(command: str):
     group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
-def test_files_that_the_readme_links_to_exist():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(links) >= 8
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+def test_files_that_pages_link_to_exist(page: str):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -78,6 +78,7 @@ def _content(evaluation: Evaluation, folder: RunFolder | None) -> dict[str, Any]
     }
 
 
+PROTOCOLS = ("rouge155-1", "rouge155-2", "rouge155-L", "rouge155-Lsum", "bleu-nltk")
 POLICIES = {
     "": "mean of each row's references",
     "-best": "best of each row's references",
@@ -92,8 +93,9 @@ def _quality_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
     for suffix, about in POLICIES.items() if several else [("", "")]:
         table = _score_table(evaluation, [name + suffix for name in evaluation.headline])
         table["columns"] = [name.removesuffix(suffix) for name in table["columns"]]
-        tables.append(table | {"policy": about})
-    return tables
+        tables.append(table | {"policy": about and f"the {about}"})
+    protocols = _score_table(evaluation, PROTOCOLS)
+    return [*tables, protocols | {"policy": "other protocols: ROUGE-1.5.5, and the course notebook's BLEU"}]
 
 
 def _score_table(evaluation: Evaluation, names: tuple[str, ...] | list[str]) -> dict[str, Any]:
