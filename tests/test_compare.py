@@ -87,7 +87,7 @@ def test_other_limits_are_refused_unless_asked_for(good: Path, bad: Path):
         (lambda path: (path / "values.jsonl").unlink(), "no whole evaluation"),
         (lambda path: (path / "values.jsonl").write_text("{"), "no whole evaluation"),
         (lambda path: (path / "scores.json").write_text("{}"), "no whole evaluation"),
-        (lambda path: (path / "values.jsonl").write_text('{"id": 1, "systems": {}}\n'), "does not fit"),
+        (lambda path: (path / "values.jsonl").write_text('{"id": 1, "systems": {}}\n'), "stopped half-way"),
         (lambda path: (path / "scores.json").unlink(), "no evaluation yet"),
     ],
 )

@@ -5,9 +5,11 @@ run.json             base model with its hash, versions, precision, rows and lim
 metrics.jsonl        a row per step and per epoch
 adapter/             the best adapter, in PEFT's format, with tomtat.json (model/ after full fine-tuning)
 checkpoints/         what `--resume` needs
-predictions.jsonl    of the configured test split: id, prediction
-scores.json          their scores, beside the yardsticks'
-evaluations/NAME/    the same two files for other data
+predictions.jsonl    of the configured test split: id, prediction; predictions.SYSTEM.jsonl of the yardsticks
+scores.json          their scores with intervals and recipes, beside the yardsticks'
+values.jsonl         each row's scores, for comparisons
+report.html          all that to look at
+evaluations/NAME/    the same files for other data
 rejects.jsonl        rows left out by `--on-bad-row skip`, with reasons
 """
 

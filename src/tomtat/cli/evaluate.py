@@ -116,13 +116,15 @@ def report(evaluation: "Evaluation", show: int) -> None:
 
 
 def _print_verdicts(evaluation: "Evaluation") -> None:
-    from tomtat.evaluation.verdict import verdict
+    from tomtat.evaluation.verdict import verdict, visible
 
     judged = evaluation.judged[0]
     console.print()
     for system, found in evaluation.comparisons.items():
         sentence = verdict(system, judged, found, len(evaluation.examples))
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    if limit_of_sight := visible(next(iter(evaluation.comparisons.values()), []), len(evaluation.examples)):
+        console.print(limit_of_sight, markup=False, highlight=False, soft_wrap=True)
     if evaluation.headline:
         first = evaluation.score(evaluation.headline[0])
         line = f"{first.name} of {judged}, 95 % interval: {first.low:.1f} to {first.high:.1f}"

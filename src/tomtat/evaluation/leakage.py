@@ -31,7 +31,8 @@ class Leakage:
             return f"None of the {rows:,} rows stands in the training data, nor half of its runs of {RUN} words."
         return (
             f"{len(self.exact):,} of the {rows:,} rows stand in the training data word for word, "
-            f"{len(self.near):,} more share at least half of their runs of {RUN} words with it. The clean rows are scored apart as well."
+            f"{len(self.near):,} more share at least half of their runs of {RUN} words with it. "
+            "The clean rows are scored apart as well."
         )
 
 

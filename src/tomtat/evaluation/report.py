@@ -10,7 +10,7 @@ import numpy as np
 from tomtat.evaluation.evaluate import LEAD3, UNTUNED, YARDSTICKS, Evaluation
 from tomtat.evaluation.marks import Piece, mark
 from tomtat.evaluation.plots import intervals_plot, length_plot, loss_plot
-from tomtat.evaluation.verdict import verdict
+from tomtat.evaluation.verdict import verdict, visible
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
 from tomtat.text import words
@@ -62,6 +62,7 @@ def _content(evaluation: Evaluation, folder: RunFolder | None) -> dict[str, Any]
         "verdicts": [
             (system, verdict(system, judged, found, rows)) for system, found in evaluation.comparisons.items()
         ],
+        "visible": visible(next(iter(evaluation.comparisons.values()), []), rows),
         "tables": _quality_tables(evaluation),
         "others": _score_table(evaluation, OTHERS),
         "yardsticks": {name: about for name, about in YARDSTICKS.items() if name in evaluation.systems},

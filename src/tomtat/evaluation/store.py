@@ -18,7 +18,7 @@ from tomtat.data import Reject
 from tomtat.errors import RunError
 from tomtat.evaluation.evaluate import TUNED, Evaluation, fingerprint
 from tomtat.evaluation.verdict import verdict
-from tomtat.files import replace_folder, write_json, write_json_lines, write_text
+from tomtat.files import replace_folder, sha256_of, write_json, write_json_lines, write_text
 from tomtat.metrics import RowValues
 from tomtat.metrics.significance import Difference
 from tomtat.progress import Progress
@@ -26,6 +26,7 @@ from tomtat.run_folder import RunFolder
 from tomtat.types import Score
 
 SCHEMA = 1
+VALUES = "values.jsonl"
 REJECTS = "rejects.evaluation.jsonl"
 """Not the run's own rejects file: that one holds training rows."""
 
@@ -58,12 +59,12 @@ def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject], repo
         file = "predictions.jsonl" if system == TUNED else f"predictions.{system}.jsonl"
         rows = [{"id": row_id, "prediction": text} for row_id, text in zip(ids, texts, strict=True)]
         write_json_lines(path / file, rows)
-    write_json_lines(path / "values.jsonl", _value_rows(evaluation))
+    write_json_lines(path / VALUES, _value_rows(evaluation))
     write_text(path / "report.html", report)
     if rejects:
         write_json_lines(path / REJECTS, (asdict(reject) for reject in rejects))
-    # Last: whoever finds this file finds the others.
-    write_json(path / "scores.json", as_dict(evaluation))
+    # Last, and with the hash of the values it belongs to: a kill in between is noticed by whoever reads both.
+    write_json(path / "scores.json", as_dict(evaluation) | {"values_sha256": sha256_of(path / VALUES)})
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -187,20 +188,21 @@ def load_evaluation(path: Path, system: str | None = None) -> StoredEvaluation:
     try:
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         judged = system or scores["judged"][0]
-        rows = [json.loads(line) for line in (folder / "values.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / VALUES).read_text(encoding="utf-8").splitlines()]
+        is_whole = scores["values_sha256"] == sha256_of(folder / VALUES)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise RunError(
             f"{folder} has no whole evaluation that can be compared (values.jsonl or scores.json is missing, older "
             "than this tomtat, or damaged). Make it again with tomtat evaluate."
         ) from None
+    if not is_whole:
+        raise RunError(
+            f"{folder}: {VALUES} is not the one that scores.json was written with; was an evaluation stopped half-way? "
+            "Make it again with tomtat evaluate."
+        )
     if judged not in scores["systems"]:
         raise RunError(f"{folder} has no system {judged!r}. It has {', '.join(scores['systems'])}.")
-    try:
-        values = _read_values(rows, judged, scores["systems"][judged]["scores"])
-    except (KeyError, TypeError, ValueError):
-        raise RunError(f"{folder}/values.jsonl does not fit its scores.json. Make it again: tomtat evaluate.") from None
-    if len(rows) != scores["rows"]:
-        raise RunError(f"{folder}/values.jsonl has {len(rows):,} rows, scores.json speaks of {scores['rows']:,}.")
+    values = _read_values(rows, judged, scores["systems"][judged]["scores"])
     return StoredEvaluation(str(path), judged, folder, scores, values)
 
 

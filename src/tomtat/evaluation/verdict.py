@@ -25,6 +25,17 @@ def verdict(a: str, b: str, found: Sequence[Difference], rows: int) -> str:
     )
 
 
+def visible(found: Sequence[Difference], rows: int) -> str | None:
+    """How large a difference these rows can show, in words; None where nothing was compared."""
+    if not found:
+        return None
+    first = found[0]
+    return (
+        f"With {rows:,} rows like these a true difference of {first.detectable:.1f} in {first.metric} between two such "
+        "systems is seen four times out of five."
+    )
+
+
 def _listing(found: Sequence[Difference]) -> str:
     shown = "; ".join(_one(difference) for difference in found[:3])
     more = [difference.metric for difference in found[3:]]
