@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tomtat.config import EvaluateSettings
 from tomtat.data import load_examples
 from tomtat.metrics import Rows, Scorer
 from tomtat.metrics.significance import LEVEL, differences
@@ -68,30 +69,34 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="where the two samplings are kept")
     parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--permutations", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alarms-only", action="store_true", help="leave the planted differences out")
     options = parser.parse_args()
     if not options.samples.exists():
         sample_twice(options.run, options.data, options.samples)
     samples = [json.loads(line) for line in options.samples.read_text(encoding="utf-8").splitlines()]
     examples = load_examples(options.data)
     rows = Rows([example.references for example in examples], [source_text(example.source) for example in examples])
-    from tomtat.config import EvaluateSettings
-
     scorer = Scorer(rows, EvaluateSettings(metrics=["rouge", "bleu"]))
     a, b = (scorer.score([sample[side] for sample in samples]) for side in "ab")
     pairs = {name: (a.row_values(name), b.row_values(name)) for name in METRICS}
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(options.seed)
     alarms = dict.fromkeys(METRICS, 0)
-    found = {name: 0 for name in METRICS if name != "bleu"}
+    found = {name: 0 for name in METRICS if name != "bleu" and not options.alarms_only}
     sizes: dict[str, list[float]] = {name: [] for name in found}
     for repeat in range(options.repeats):
         drawn = generator.integers(0, len(examples), len(examples))
         swap = generator.integers(0, 2, len(examples)).astype(bool)
         mixed = [swapped(*pairs[name], drawn, swap) for name in METRICS]
+        if repeat % 200 == 0:
+            print(f"{repeat}/{options.repeats}", flush=True)
         null = differences(
             [first for first, _ in mixed], [second for _, second in mixed], options.permutations, seed=repeat
         )
         for difference in null:
             alarms[difference.metric] += difference.p <= LEVEL
+        if options.alarms_only:
+            continue
         planted = []
         for difference, (_, second) in zip(null, mixed, strict=True):
             if difference.metric in found:
@@ -101,8 +106,6 @@ def main() -> None:
         seen = differences([first for first, _ in mixed], planted, options.permutations, seed=repeat)
         for difference in seen:
             found[difference.metric] += difference.p <= LEVEL and difference.value > 0
-        if (repeat + 1) % 200 == 0:
-            print(f"{repeat + 1}/{options.repeats}", flush=True)
     print(f"\n{'metric':<10} {'false alarms':>12} {'planted':>8} {'found':>7}")
     for name in METRICS:
         rate = 100 * alarms[name] / options.repeats

@@ -21,7 +21,7 @@ RESAMPLES = 500
 
 
 def summary_level(metric: np.ndarray, rating: np.ndarray) -> np.ndarray:
-    """(articles, systems) twice to (articles,); not a number where one side is constant."""
+    """(articles, systems) twice to (articles,); not a number where one side is constant or one metric missing."""
     return np.array([kendalltau(m, r).statistic for m, r in zip(metric, rating, strict=True)])
 
 
@@ -54,7 +54,9 @@ def main() -> None:
             quality = metric.name.startswith(("rouge", "bleu", "meteor", "bertscore"))
             if (best and quality and metric.name.endswith(("-best", "bleu", "bleu-nltk"))) or (not best):
                 suffix = f" [{label}]" if quality else ""
-                measured[metric.name + suffix] = metric.per_row.reshape(len(articles), systems)
+                values = metric.per_row.reshape(len(articles), systems)
+                if np.isfinite(values).any() and np.nanstd(values) > 0:
+                    measured[metric.name + suffix] = values
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(articles), (RESAMPLES, len(articles)))
     results: dict[str, dict[str, dict[str, list[float]]]] = {"summary": {}, "system": {}}
