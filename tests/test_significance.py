@@ -54,7 +54,7 @@ def test_false_alarms_are_as_rare_as_promised():
 
 
 def test_holms_correction_by_hand():
-    found = [Difference(name, 0, 1, 0, 1, p, p, 1) for name, p in (("a", 0.01), ("b", 0.04), ("c", 0.03))]
+    found = [Difference(name, 0, 1, 0, 1, p, p, 1, 50) for name, p in (("a", 0.01), ("b", 0.04), ("c", 0.03))]
     assert [item.p_corrected for item in holm(found)] == pytest.approx([0.03, 0.06, 0.06])
 
 
@@ -79,5 +79,5 @@ def test_corpus_bleu_is_compared_by_its_counts():
     ],
 )
 def test_verdicts_in_words(found: list[tuple[str, float, float]], words: str):
-    items = [Difference(name, 10, 10 + value, value - 1, value + 1, p, p, 1.5) for name, value, p in found]
+    items = [Difference(name, 10, 10 + value, value - 1, value + 1, p, p, 0.5, 100) for name, value, p in found]
     assert words in verdict("a", "b", items, 100)

@@ -60,7 +60,7 @@ def _print(comparison: "Comparison") -> None:
                     f"{found.low:+.2f} to {found.high:+.2f}",
                     f"{found.p:.4f}",
                     f"{found.p_corrected:.4f}",
-                    f"{found.detectable:.2f}",
+                    "-" if found.detectable is None else f"{found.detectable:.2f}",
                 ]
                 for found in pair.differences
             ],
@@ -72,6 +72,6 @@ def _print(comparison: "Comparison") -> None:
             style="yellow", markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     console.print(
-        "\nvisible: the smallest true difference these rows would show four times out of five.",
+        "\nvisible: the smallest true difference these rows would show four times out of five, correction included.",
         style="dim", markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -86,10 +86,11 @@ def _of_files(
     from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
     from tomtat.evaluation import evaluate_predictions
+    from tomtat.run_folder import free_path
 
     if references is None:
         raise ConfigError("--predictions need the data they belong to: --references FILE.")
-    folder = out or Path("evaluations") / predictions[0].stem
+    folder = out or free_path(Path("evaluations"), predictions[0].stem)
     options = DataOptions(on_bad_row=on_bad_row or "stop")
     return evaluate_predictions(predictions, references, folder, field, yardsticks, progress, settings or [], options)
 
@@ -107,12 +108,15 @@ def report(evaluation: "Evaluation", show: int) -> None:
         for suffix, about in policies.items():
             console.print()
             print_table(*evaluation.columns(suffix), title=f"the same against {about}")
+    words = {"google": "a-z and 0-9, as rouge-score has it", "unicode": "words of every script"}[evaluation.protocol]
+    console.print(f"\nROUGE compares {words}; sentences are split as in {evaluation.language!r}.", highlight=False)
     _print_verdicts(evaluation)
     for number in range(min(show, len(evaluation.examples))):
         _print_example(evaluation, number)
     assert evaluation.path is not None
     console.print(f"\nReport: {evaluation.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Scores with their recipes: {evaluation.path / 'scores.json'}", highlight=False, soft_wrap=True)
+    where = evaluation.path / "scores.json"
+    console.print(f"Scores with their recipes: {where}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_verdicts(evaluation: "Evaluation") -> None:

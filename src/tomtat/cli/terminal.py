@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -87,9 +88,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     """First column to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        # Escaped, because names of files and systems may have brackets.
+        table.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     wide = Console(width=max(console.width, 200)) if not console.is_terminal else console
     if title:
         # Not the table's own title, which would wrap at the table's width.

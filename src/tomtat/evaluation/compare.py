@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tomtat.errors import ConfigError, RunError
-from tomtat.evaluation.evaluate import HEADLINE
+from tomtat.evaluation.names import headline
 from tomtat.evaluation.store import StoredEvaluation, difference_as_dict, load_evaluation
 from tomtat.evaluation.verdict import verdict
 from tomtat.metrics.significance import Difference, differences, holm
@@ -94,17 +94,23 @@ def _load(item: Path | str) -> StoredEvaluation:
 
 
 def _names(loaded: Sequence[StoredEvaluation]) -> list[str]:
-    """The folder's name alone where that tells them apart, else its path; another system's name behind it."""
-    short = [
-        item.path.name if item.path.parent.name != "evaluations" else item.path.parent.parent.name for item in loaded
-    ]
-    bases = short if len(set(short)) == len(short) else [str(item.path) for item in loaded]
-    if len({item.path for item in loaded}) == 1:
+    """The run's or folder's name where that tells them apart, else its path; another system's name behind it."""
+    paths = {item.path for item in loaded}
+    if len(paths) == 1:
         return [item.system for item in loaded]
+    short = {path: _short_name(path.resolve()) for path in paths}
+    is_clear = len(set(short.values())) == len(paths)
     return [
-        base if item.system == item.scores["judged"][0] else f"{base}:{item.system}"
-        for base, item in zip(bases, loaded, strict=True)
+        (short[item.path] if is_clear else str(item.path))
+        + ("" if item.system == item.scores["judged"][0] else f":{item.system}")
+        for item in loaded
     ]
+
+
+def _short_name(path: Path) -> str:
+    """The run's name for an evaluation inside a run, else the folder's own."""
+    run = path.parent.parent
+    return run.name if path.parent.name == "evaluations" and (run / "config.toml").is_file() else path.name
 
 
 def _require_same_rows(a: StoredEvaluation, b: StoredEvaluation, name_a: str, name_b: str) -> None:
@@ -151,7 +157,7 @@ def _require_same_recipes(
 def _wanted(loaded: Sequence[StoredEvaluation], names: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
     have = [{metric.name for metric in item.values} for item in loaded]
     if not metrics:
-        shared = [name for name in HEADLINE if all(name in each for each in have)]
+        shared = headline(set.intersection(*have))
         if not shared:
             raise RunError("These evaluations have no metric in common. Evaluate them anew with the same metrics.")
         return shared

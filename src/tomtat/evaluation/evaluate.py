@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tomtat.config import EvaluateSettings, load_evaluate_settings
-from tomtat.data import DataOptions, Loaded, load
+from tomtat.data import DataOptions, Loaded, Reject, load
 from tomtat.engines import TorchEngine
 from tomtat.errors import ConfigError, DataError, TomtatError
 from tomtat.evaluation.leakage import Leakage, find_leakage
+from tomtat.evaluation.names import FLOOR, HUMAN, LEAD3, ORACLE, ORDER, TUNED, UNTUNED, headline
 from tomtat.evaluation.predictions import read_predictions
 from tomtat.evaluation.slices import Slice, make_slices
 from tomtat.evaluation.yardsticks import lead3, oracle, others
@@ -27,19 +28,8 @@ from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
+from tomtat.text import words
 from tomtat.types import Example, Generation, Score
-
-TUNED, UNTUNED, LEAD3, ORACLE, FLOOR, HUMAN = "tuned", "untuned", "lead-3", "oracle", "other-row", "human"
-ORDER = (FLOOR, LEAD3, ORACLE, HUMAN, UNTUNED, TUNED)
-YARDSTICKS = {
-    FLOOR: "the reference of another row: a floor",
-    LEAD3: "the first three sentences or turns",
-    ORACLE: "the sentences or turns nearest to the references: what copying could reach",
-    HUMAN: "each reference against the others of its row",
-    UNTUNED: "the base model before fine-tuning",
-}
-HEADLINE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "meteor", "bertscore")
-"""Metrics of quality that verdicts are made of, the first one decisive."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +70,10 @@ class Evaluation:
     @property
     def words(self) -> dict[str, float]:
         """Mean length of each system's summaries, in words."""
-        return {
-            system: sum(len(text.split()) for text in texts) / len(texts) for system, texts in self.predictions.items()
-        }
+        texts = dict(self.predictions)
+        if HUMAN in self.systems:
+            texts[HUMAN] = [text for example in self.examples for text in example.references]
+        return {system: sum(len(words(text)) for text in texts[system]) / len(texts[system]) for system in self.systems}
 
     def score(self, name: str, system: str | None = None) -> Score:
         scores = self.scores[system or self.judged[0]]
@@ -94,8 +85,7 @@ class Evaluation:
     @property
     def headline(self) -> list[str]:
         """The metrics of quality that the judged systems have."""
-        have = {score.name for score in self.scores[self.judged[0]]}
-        return [name for name in HEADLINE if name in have]
+        return headline(score.name for score in self.scores[self.judged[0]])
 
     def table(self) -> str:
         """Systems by metrics as plain text, the judged ones last."""
@@ -116,8 +106,7 @@ class Evaluation:
             values = {score.name: f"{score.value:.1f}" for score in scores}
             if suffix and not any(name + suffix in values for name in names):
                 continue
-            length = f"{self.words[system]:.0f}" if system in self.words else "-"
-            rows.append([system, *(values.get(name + suffix, "-") for name in names), length])
+            rows.append([system, *(values.get(name + suffix, "-") for name in names), f"{self.words[system]:.0f}"])
         return ["", *names, "words"], rows
 
 
@@ -207,11 +196,16 @@ def evaluate_predictions(
 
     progress = progress or Progress()
     out = Path(out)
-    if out.exists() and not (out.is_dir() and ((out / "scores.json").is_file() or not any(out.iterdir()))):
-        raise ConfigError(f"{out} exists and is no evaluation. Choose another --out.")
+    _require_replaceable(out)
+    names = [_system_name(Path(path), predictions) for path in predictions]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"Two prediction files would both be called {double!r}. Rename one of them.")
     loaded = load(references, options or DataOptions())
     ids = [example.id for example in loaded.examples]
-    texts = {_system_name(Path(path), predictions): read_predictions(Path(path), ids, field) for path in predictions}
+    left_out = {identifier for reject in loaded.rejects if (identifier := _id_of(reject)) is not None}
+    texts = {
+        name: read_predictions(Path(path), ids, field, left_out) for name, path in zip(names, predictions, strict=True)
+    }
     wanted = load_evaluate_settings(EvaluateSettings(), settings)
     evaluation = assess(
         references, loaded, texts, tuple(texts), wanted, yardsticks=yardsticks, progress=progress, path=out
@@ -246,7 +240,10 @@ def assess(
         texts |= _cheap_yardsticks(examples)
     systems = {}
     told = list(notes)
-    has_human = yardsticks and min(len(example.references) for example in examples) > 1
+    counts = [len(example.references) for example in examples]
+    has_human = yardsticks and min(counts) > 1
+    if yardsticks and max(counts) > 1 and not has_human:
+        told.append("No human line: not every row has two references.")
     known = [system for system in ORDER if system in texts or (system == HUMAN and has_human)]
     order = [*known, *(system for system in texts if system not in ORDER)]
     with progress.task("scoring", len(order), "systems") as advance:
@@ -257,6 +254,8 @@ def assess(
             advance(1)
     for system in judged:
         told += systems[system].notes
+        if nothing := [metric.name for metric in systems[system].values if metric.name not in _named(systems[system])]:
+            told.append(f"Nothing to count in the summaries of {system}: {', '.join(nothing)}.")
     sources_cut = sum(share < 1 for share in share_read or [])
     told += _warnings(examples, {system: texts[system] for system in judged}, sources_cut, settings or {})
     weighty = [system for system in (UNTUNED, LEAD3, *judged[1:]) if system in systems]
@@ -281,6 +280,10 @@ def assess(
     )
 
 
+def _named(scored: Scored) -> set[str]:
+    return {score.name for score in scored.scores}
+
+
 def _cheap_yardsticks(examples: list[Example]) -> dict[str, list[str]]:
     found = {
         LEAD3: [lead3(example.source) for example in examples],
@@ -301,7 +304,8 @@ def _with_cut_off(scored: Scored, generations: Sequence[Generation] | None) -> S
 
 def _compare_with(systems: dict[str, Scored], judged: str, against: Sequence[str]) -> dict[str, list[Difference]]:
     """Holm's correction runs over all of them together."""
-    ours = [metric for metric in systems[judged].values if metric.name in HEADLINE]
+    wanted = headline(metric.name for metric in systems[judged].values)
+    ours = [metric for metric in systems[judged].values if metric.name in wanted]
     found = {system: differences(systems[system].values, ours) for system in against}
     corrected = iter(holm([difference for each in found.values() for difference in each]))
     return {system: [next(corrected) for _ in each] for system, each in found.items()}
@@ -373,11 +377,27 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
+def _require_replaceable(out: Path) -> None:
+    """An evaluation may be replaced; anything else that lies there, a run above all, is left alone."""
+    for path in (out, out.with_name(out.name + ".old"), out.with_name(out.name + ".new")):
+        is_evaluation = path.is_dir() and (path / "scores.json").is_file() and not (path / "config.toml").exists()
+        if path.exists() and not is_evaluation and not (path.is_dir() and not any(path.iterdir())):
+            raise ConfigError(f"{path} exists and is no evaluation of prediction files. Choose another --out.")
+
+
+def _id_of(reject: Reject) -> str | None:
+    """The id of a reference that was left out, so that its prediction may be left out too."""
+    try:
+        return str(json.loads(reject.row)["id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _system_name(path: Path, all_paths: Sequence[Path | str]) -> str:
     """A file's name without its ending; with its folder's where two files would be called the same."""
     same = [Path(other) for other in all_paths if Path(other).stem == path.stem]
-    name = path.stem if len(same) == 1 else f"{path.parent.name}-{path.stem}"
-    return f"{name} (file)" if name in ORDER else name
+    name = path.stem if len(same) == 1 else f"{path.resolve().parent.name}-{path.stem}"
+    return f"{name} (file)" if name in ORDER else name[:80]
 
 
 def _folder_name(spec: str) -> str:

@@ -32,7 +32,7 @@ class Leakage:
         return (
             f"{len(self.exact):,} of the {rows:,} rows stand in the training data word for word, "
             f"{len(self.near):,} more share at least half of their runs of {RUN} words with it. "
-            "The clean rows are scored apart as well."
+            "The report scores the clean rows apart, where there are three or more."
         )
 
 

@@ -20,7 +20,7 @@ def intervals_plot(title: str, rows: Sequence[tuple[str, float, float, float]], 
         axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round", alpha=0.55)
         axes.plot([value], [place], "o", color=colour, markersize=7)
         axes.annotate(f"{value:.1f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", color=_INK)
-    axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [_as_text(row[0]) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.margins(x=0.16)
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
@@ -38,7 +38,7 @@ def loss_plot(metrics: Sequence[dict[str, Any]]) -> str | None:
     figure, axes = _figure(5.2, 2.6)
     numbers, losses = zip(*steps, strict=True)
     axes.plot(numbers, losses, color=_MUTED, linewidth=0.8, alpha=0.6, label="training, each step")
-    ends = list(np.linspace(0, len(steps), len(epochs) + 1)[1:]) if epochs else []
+    ends = [_steps_before(metrics, row) for row in epochs]
     axes.plot(ends, [row["train_loss"] for row in epochs], "o-", color=_INK, linewidth=1.4, label="training, epoch")
     held = [
         (end, row["validation_loss"])
@@ -55,6 +55,12 @@ def loss_plot(metrics: Sequence[dict[str, Any]]) -> str | None:
     return _svg(figure, f"Loss over {len(steps)} steps; training {text}")
 
 
+def _steps_before(metrics: Sequence[dict[str, Any]], epoch: dict[str, Any]) -> int:
+    """The number of the last step of an epoch, by the order of the rows."""
+    before = metrics[: next(number for number, row in enumerate(metrics) if row is epoch)]
+    return max((row["step"] for row in before if row.get("kind") == "step"), default=0)
+
+
 def length_plot(lengths: Sequence[int], values: Sequence[float], metric: str, system: str) -> str:
     """Each row's score against the length of its source, with means over quarters of the rows."""
     figure, axes = _figure(5.2, 2.6)
@@ -65,11 +71,16 @@ def length_plot(lengths: Sequence[int], values: Sequence[float], metric: str, sy
     y = [float(np.mean(np.asarray(values)[part])) for part in parts]
     axes.plot(x, y, "o-", color=_ACCENT, linewidth=1.8, markersize=6, label="mean of a quarter of the rows")
     axes.set_xlabel("words of the source", color=_INK)
-    axes.set_ylabel(f"{metric} of {system}", color=_INK)
+    axes.set_ylabel(_as_text(f"{metric} of {system}"), color=_INK)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
     shown = ", ".join(f"{b:.1f} at {a:.0f} words" for a, b in zip(x, y, strict=True))
     return _svg(figure, f"{metric} of {system} against the source's length: {shown}")
+
+
+def _as_text(name: str) -> str:
+    """A file's name may have dollar signs, which Matplotlib would read as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

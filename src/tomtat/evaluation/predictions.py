@@ -1,7 +1,7 @@
 """Predictions made elsewhere: a JSON Lines file, joined to the references by `id`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from tomtat.data.jsonl import read_rows
@@ -10,10 +10,12 @@ from tomtat.errors import DataError
 FIELDS = ("prediction", "summary", "generated", "output")
 
 
-def read_predictions(path: Path, ids: Sequence[str | int], field: str | None = None) -> list[str]:
+def read_predictions(
+    path: Path, ids: Sequence[str | int], field: str | None = None, left_out: Set[str] = frozenset()
+) -> list[str]:
     """The predictions in the order of `ids`. Missing, doubled and extra ids are refused, and so is a row without one.
 
-    An id's text counts: 7 and "7" are the same row.
+    An id's text counts: 7 and "7" are the same row. Those `left_out` among the references may be there.
     """
     found: dict[str, str] = {}
     for row in read_rows(path):
@@ -28,7 +30,7 @@ def read_predictions(path: Path, ids: Sequence[str | int], field: str | None = N
         found[str(identifier)] = text
     known = [str(identifier) for identifier in ids]
     missing = [identifier for identifier in known if identifier not in found]
-    extra = sorted(set(found) - set(known))
+    extra = sorted(set(found) - set(known) - left_out)
     if missing or extra:
         raise DataError(f"{path} does not fit the references: {_listing('no prediction for', missing, extra)}.")
     return [found[identifier] for identifier in known]

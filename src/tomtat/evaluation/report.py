@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tomtat.evaluation.evaluate import LEAD3, UNTUNED, YARDSTICKS, Evaluation
+from tomtat.evaluation.evaluate import Evaluation
 from tomtat.evaluation.marks import Piece, mark
+from tomtat.evaluation.names import LEAD3, OTHER_PROTOCOLS, UNTUNED, YARDSTICKS
 from tomtat.evaluation.plots import intervals_plot, length_plot, loss_plot
 from tomtat.evaluation.verdict import verdict, visible
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
-from tomtat.text import words
+from tomtat.text import stands_in, words
 from tomtat.types import Example, Score
 
 EXAMPLES_EACH = 2
@@ -79,7 +80,6 @@ def _content(evaluation: Evaluation, folder: RunFolder | None) -> dict[str, Any]
     }
 
 
-PROTOCOLS = ("rouge155-1", "rouge155-2", "rouge155-L", "rouge155-Lsum", "bleu-nltk")
 POLICIES = {
     "": "mean of each row's references",
     "-best": "best of each row's references",
@@ -95,7 +95,7 @@ def _quality_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
         table = _score_table(evaluation, [name + suffix for name in evaluation.headline])
         table["columns"] = [name.removesuffix(suffix) for name in table["columns"]]
         tables.append(table | {"policy": about and f"the {about}"})
-    protocols = _score_table(evaluation, PROTOCOLS)
+    protocols = _score_table(evaluation, OTHER_PROTOCOLS)
     return [*tables, protocols | {"policy": "other protocols: ROUGE-1.5.5, and the course notebook's BLEU"}]
 
 
@@ -135,9 +135,9 @@ def _by_length(evaluation: Evaluation, judged: str) -> str | None:
 
 
 def _slice_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    metric = next((name for name in ("rouge1", "bertscore") if name in evaluation.headline), None)
-    if metric is None:
+    if not evaluation.headline:
         return []
+    metric = evaluation.headline[0]
     return [
         {
             "by": part.by,
@@ -180,8 +180,8 @@ def _shown(evaluation: Evaluation, number: int, title: str) -> ShownExample:
         if system in evaluation.predictions:
             text = evaluation.predictions[system][number]
             systems.append((system, _row_scores(evaluation, system, number), mark(text, source)))
-    kept = " ".join(evaluation.predictions[judged][number].casefold().split())
-    facts = [(fact.text, fact.question, " ".join(fact.text.casefold().split()) in kept) for fact in example.facts]
+    summary = evaluation.predictions[judged][number]
+    facts = [(fact.text, fact.question, stands_in(fact.text, summary)) for fact in example.facts]
     return ShownExample(
         title=title,
         id=str(example.id),

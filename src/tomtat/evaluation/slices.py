@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tomtat.evaluation.leakage import Leakage
+from tomtat.evaluation.names import headline
 from tomtat.evaluation.yardsticks import speakers
 from tomtat.metrics import score_rows
 from tomtat.metrics.scorer import Scored
@@ -14,7 +15,6 @@ from tomtat.text import words
 from tomtat.text.fragments import ngrams
 from tomtat.types import Example, Score
 
-SLICED = ("rouge1", "rouge2", "rougeLsum", "bertscore")
 SEEN = "seen in training"
 FEWEST = 3
 """Fewer rows than these are no slice."""
@@ -47,7 +47,8 @@ def make_slices(
 
 
 def _scores(scored: Scored, rows: Sequence[int]) -> list[Score]:
-    return score_rows([metric.take(rows) for metric in scored.values if metric.name in SLICED])
+    wanted = headline(metric.name for metric in scored.values)
+    return score_rows([metric.take(rows) for metric in scored.values if metric.name in wanted])
 
 
 def _groups(

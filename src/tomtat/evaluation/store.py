@@ -7,6 +7,7 @@ report.html         the same to look at
 """
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 
 from tomtat.data import Reject
 from tomtat.errors import RunError
-from tomtat.evaluation.evaluate import TUNED, Evaluation, fingerprint
+from tomtat.evaluation.evaluate import Evaluation, fingerprint
+from tomtat.evaluation.names import TUNED
 from tomtat.evaluation.verdict import verdict
 from tomtat.files import replace_folder, sha256_of, write_json, write_json_lines, write_text
 from tomtat.metrics import RowValues
@@ -26,7 +28,7 @@ from tomtat.run_folder import RunFolder
 from tomtat.types import Score
 
 SCHEMA = 1
-VALUES = "values.jsonl"
+SCORES, VALUES = "scores.json", "values.jsonl"
 REJECTS = "rejects.evaluation.jsonl"
 """Not the run's own rejects file: that one holds training rows."""
 
@@ -34,7 +36,8 @@ REJECTS = "rejects.evaluation.jsonl"
 def write_evaluation(
     evaluation: Evaluation, rejects: list[Reject], progress: Progress, folder: RunFolder | None = None
 ) -> None:
-    """Into a folder of its own whole or not at all; at the run's top, where much else lies, file by file."""
+    """Whole or not at all: a folder of its own takes the old one's place; at the run's top, where much else lies, files
+    are written aside first, and between their renames there is no scores.json that could speak for others."""
     from tomtat.evaluation.card import update_card
     from tomtat.evaluation.report import render_report
 
@@ -42,7 +45,7 @@ def write_evaluation(
     assert path is not None
     report = render_report(evaluation, folder)
     if folder is not None and path == folder.path:
-        _write_files(path, evaluation, rejects, report)
+        _replace_files(path, evaluation, rejects, report)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_folder(path) as new:
@@ -51,6 +54,17 @@ def write_evaluation(
         update_card(folder, progress)
     if rejects:
         progress.note(f"{len(rejects):,} bad rows left out; they lie with their reasons in {path / REJECTS}")
+
+
+def _replace_files(path: Path, evaluation: Evaluation, rejects: list[Reject], report: str) -> None:
+    with tempfile.TemporaryDirectory(dir=path, prefix=".evaluation-") as temporary:
+        new = Path(temporary)
+        _write_files(new, evaluation, rejects, report)
+        old = [path / SCORES, *path.glob("predictions*.jsonl"), path / VALUES, path / "report.html", path / REJECTS]
+        for file in old:
+            file.unlink(missing_ok=True)
+        for file in sorted(new.iterdir(), key=lambda file: file.name == SCORES):
+            file.replace(path / file.name)
 
 
 def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject], report: str) -> None:
@@ -63,8 +77,7 @@ def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject], repo
     write_text(path / "report.html", report)
     if rejects:
         write_json_lines(path / REJECTS, (asdict(reject) for reject in rejects))
-    # Last, and with the hash of the values it belongs to: a kill in between is noticed by whoever reads both.
-    write_json(path / "scores.json", as_dict(evaluation) | {"values_sha256": sha256_of(path / VALUES)})
+    write_json(path / SCORES, as_dict(evaluation) | {"values_sha256": sha256_of(path / VALUES)})
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
         "notes": evaluation.notes,
         "systems": {
             system: {
-                "words": evaluation.words.get(system),
+                "words": evaluation.words[system],
                 "cut_off": evaluation.cut_off.get(system),
                 "scores": {score.name: _without_name(score) for score in scores},
             }
@@ -124,7 +137,7 @@ def as_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def difference_as_dict(difference: Difference) -> dict[str, Any]:
-    return {**asdict(difference), "value": difference.value}
+    return {**asdict(difference), "value": difference.value, "detectable": difference.detectable}
 
 
 def _without_name(score: Score) -> dict[str, Any]:
@@ -188,7 +201,7 @@ def load_evaluation(path: Path, system: str | None = None) -> StoredEvaluation:
     try:
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         judged = system or scores["judged"][0]
-        rows = [json.loads(line) for line in (folder / VALUES).read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / VALUES).read_text(encoding="utf-8").split("\n") if line]
         is_whole = scores["values_sha256"] == sha256_of(folder / VALUES)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise RunError(

@@ -6,7 +6,7 @@ from tomtat.metrics.significance import Difference
 
 
 def verdict(a: str, b: str, found: Sequence[Difference], rows: int) -> str:
-    """One sentence on b against a over all metrics that were looked at; the first metric is decisive."""
+    """One sentence on b against a over all metrics that were looked at."""
     if not found:
         return f"{b} and {a} have no metric in common."
     better = [difference for difference in found if difference.is_significant and difference.value > 0]
@@ -17,12 +17,7 @@ def verdict(a: str, b: str, found: Sequence[Difference], rows: int) -> str:
         return f"{b} is worse than {a}: {_listing(worse)}{_rest(found, worse)}."
     if better and worse:
         return f"Mixed: {b} beats {a} in {_listing(better)}, and loses in {_listing(worse)}."
-    first = found[0]
-    return (
-        f"No evidence of a difference between {b} and {a}: {_one(first)}. "
-        f"{rows:,} rows show a difference of {first.detectable:.1f} in {first.metric} four times out of five, "
-        "a smaller one less often."
-    )
+    return f"No evidence of a difference between {b} and {a}: {_one(found[0])}. {visible(found, rows)}"
 
 
 def visible(found: Sequence[Difference], rows: int) -> str | None:
@@ -30,6 +25,8 @@ def visible(found: Sequence[Difference], rows: int) -> str | None:
     if not found:
         return None
     first = found[0]
+    if first.detectable is None:
+        return f"{rows:,} {'row' if rows == 1 else 'rows'} with these summaries can't show any difference."
     return (
         f"With {rows:,} rows like these a true difference of {first.detectable:.1f} in {first.metric} between two such "
         "systems is seen four times out of five."
@@ -43,7 +40,7 @@ def _listing(found: Sequence[Difference]) -> str:
 
 
 def _one(difference: Difference) -> str:
-    p = "p < 0.001" if difference.p_corrected < 0.001 else f"p = {difference.p_corrected:.3f}"
+    p = "p < 0.001" if difference.p_corrected < 0.001 else f"p = {difference.p_corrected:.4f}"
     return (
         f"{difference.metric} {difference.a:.1f} to {difference.b:.1f} ({difference.value:+.1f}, "
         f"95 % {difference.low:+.1f} to {difference.high:+.1f}, {p})"

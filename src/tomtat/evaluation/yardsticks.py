@@ -9,7 +9,7 @@ from tomtat.text import language_of, sentences, words
 from tomtat.text.fragments import ngrams
 from tomtat.types import Message, Source
 
-_TURN = re.compile(r"^([^\s:][^:\n]{0,40}):\s", re.MULTILINE)
+_TURN = re.compile(r"^([^\s:：][^:：\n]{0,40})(?::\s|：)", re.MULTILINE)
 
 
 def lead3(source: Source) -> str:
@@ -24,23 +24,23 @@ def oracle(source: Source, references: Sequence[str]) -> str:
     No system can write it, for it looks at the references: it says how far copying could go.
     """
     parts = units(source)
-    counted = [_counts(words(part)) for part in parts]
-    wanted = [_counts(words(reference)) for reference in references]
+    wanted = [_Counts(words(reference)) for reference in references]
+    known = frozenset(gram for counts in wanted for gram in counts.grams)
+    counted = {number: _Counts(words(part), known) for number, part in enumerate(parts)}
+    # A unit that shares no word with any reference can only make things worse.
+    left = [number for number, counts in counted.items() if counts.grams]
     chosen: list[int] = []
-    total: tuple[Counter[str], Counter[tuple[str, ...]]] = (Counter(), Counter())
+    total = _Counts([])
     best = 0.0
-    while len(chosen) < len(parts):
-        gains = [
-            (_closeness((total[0] + counted[n][0], total[1] + counted[n][1]), wanted), n)
-            for n in range(len(parts))
-            if n not in chosen
-        ]
+    while left:
+        gains = [(_closeness(total + counted[number], wanted), number) for number in left]
         score, number = max(gains, key=lambda gain: (gain[0], -gain[1]))
         if score <= best:
             break
         best = score
         chosen.append(number)
-        total = (total[0] + counted[number][0], total[1] + counted[number][1])
+        left.remove(number)
+        total = total + counted[number]
     return "\n".join(parts[number] for number in sorted(chosen))
 
 
@@ -76,21 +76,32 @@ def speakers(source: Source) -> int:
     return len({match[1] for match in _TURN.finditer(source)}) if is_dialogue(source) else 0
 
 
-def _counts(tokens: list[str]) -> tuple[Counter[str], Counter[tuple[str, ...]]]:
-    return Counter(tokens), Counter(ngrams(tokens, 2))
+class _Counts:
+    """Words and pairs of words, those of `known` counted one by one, all of them in the sizes."""
+
+    def __init__(self, tokens: list[str], known: frozenset[tuple[str, ...]] | None = None) -> None:
+        grams = [*ngrams(tokens, 1), *ngrams(tokens, 2)]
+        self.grams = Counter(gram for gram in grams if known is None or gram in known)
+        self.sizes = (len(tokens), max(len(tokens) - 1, 0))
+
+    def __add__(self, other: "_Counts") -> "_Counts":
+        both = _Counts([])
+        both.grams = self.grams + other.grams
+        both.sizes = (self.sizes[0] + other.sizes[0], self.sizes[1] + other.sizes[1])
+        return both
 
 
-Counts = tuple["Counter[str]", "Counter[tuple[str, ...]]"]
-
-
-def _closeness(ours: Counts, wanted: Sequence[Counts]) -> float:
-    return sum(_f1(ours[0], theirs[0]) + _f1(ours[1], theirs[1]) for theirs in wanted) / len(wanted)
-
-
-def _f1(ours: Counter, theirs: Counter) -> float:  # type: ignore[type-arg]
-    shared = sum((min(count, ours[gram]) for gram, count in theirs.items() if gram in ours), 0)
-    sizes = ours.total() + theirs.total()
-    return 2 * shared / sizes if sizes else 0.0
+def _closeness(ours: _Counts, wanted: Sequence[_Counts]) -> float:
+    """ROUGE-1 + ROUGE-2 as F, mean over references."""
+    total = 0.0
+    for theirs in wanted:
+        shared = [0, 0]
+        for gram, count in theirs.grams.items():
+            shared[len(gram) - 1] += min(count, ours.grams[gram])
+        for order in (0, 1):
+            size = ours.sizes[order] + theirs.sizes[order]
+            total += 2 * shared[order] / size if size else 0.0
+    return total / len(wanted)
 
 
 def _spoken(message: Message) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tomtat.assets import MINILM
 from tomtat.errors import ConfigError, ModelError
+from tomtat.files import sha256_of
 from tomtat.metrics.values import Measured, Rows, by_reference
 from tomtat.quiet import quiet_transformers
 
@@ -31,6 +32,8 @@ LAYERS = {
 
 BATCH_TOKENS = 8192
 ROWS_AT_ONCE = 256
+MOST_KEPT_TOKENS = 400_000
+"""About 600 MB of MiniLM's vectors."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class BertScore:
         self.limit = min(self._tokenizer.model_max_length, network_limit - (2 if is_roberta else 0))
         # A folder by its name alone: labels travel, paths don't.
         is_folder = Path(model).expanduser().is_dir()
-        shown = "all-MiniLM-L6-v2" if model == MINILM.name else Path(model).name if is_folder else model
+        shown = "all-MiniLM-L6-v2" if model == MINILM.name else _folder_label(Path(model)) if is_folder else model
         self.recipe = f"BERTScore[{shown}@L{self.layer},{'idf' if idf else 'noidf'},norescale,max{self.limit}] F1 x100"
         self._kept: dict[str, _Embedded] = {}
 
     def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
         references = [text for texts in rows.references for text in texts]
         idf = self._inverse_frequencies(references) if self.idf else None
+        if self.idf:
+            self._kept.clear()  # weights belong to their references
         each: list[list[float]] = []
         for start in range(0, len(predictions), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
@@ -115,7 +120,8 @@ class BertScore:
             for text, row in zip(batch, vectors, strict=True):
                 found[text] = _Embedded(row[: len(ids[text])].clone(), self._weights(ids[text], idf))
         # References come back for each system; more than these would fill the memory.
-        if len(self._kept) + len(found) < 5000:
+        kept = sum(len(item.weights) for item in self._kept.values())
+        if kept + sum(len(item.weights) for item in found.values()) < MOST_KEPT_TOKENS:
             self._kept |= found
         nothing = _Embedded(torch.zeros(0, 1), torch.zeros(0))
         return {text: self._kept.get(text) or found.get(text) or nothing for text in texts}
@@ -136,6 +142,11 @@ def _f1(ours: _Embedded, theirs: _Embedded) -> float:
     precision = float((similar.amax(1) * ours.weights).sum() / ours.weights.sum())
     recall = float((similar.amax(0) * theirs.weights).sum() / theirs.weights.sum())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _folder_label(folder: Path) -> str:
+    folder = folder.expanduser()
+    return f"{folder.name}-{sha256_of(*sorted(folder.glob('*.safetensors')))[:8]}"
 
 
 def _load(model: str, layer: int) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from tomtat.metrics.values import Measured, Rows, mean_of, share_of, share_of_pairs
-from tomtat.text import UNICODE_WORDS, Details, details, words
+from tomtat.text import UNICODE_WORDS, Details, details, stands_in, words
 
 KINDS = ("number", "name", "date")
 
@@ -36,7 +36,7 @@ class Faithfulness:
                 values.append(share_of_pairs(f"{kind}s-in-source", recipe, counts))
         if rows.facts is not None and any(rows.facts):
             kept = [
-                sum(_plain(fact.text) in _plain(text) for fact in facts)
+                sum(stands_in(fact.text, text) for fact in facts)
                 for text, facts in zip(predictions, rows.facts, strict=True)
             ]
             recipe = "facts of the data that stand word for word in the summary x100, all rows together"
@@ -52,7 +52,3 @@ def _precision(summary: list[str], source: list[str]) -> float:
     """Clipped, as ROUGE counts: a word said twice must stand twice."""
     shared = Counter(summary) & Counter(source)
     return 100 * shared.total() / len(summary) if summary else 0.0
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())

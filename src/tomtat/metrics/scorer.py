@@ -10,8 +10,11 @@ import numpy as np
 from tomtat.assets import WORDNET
 from tomtat.config import METRICS, EvaluateSettings
 from tomtat.errors import DataError, TomtatError
-from tomtat.metrics.values import Measured, Rows, RowValues, score_rows
+from tomtat.metrics.values import Array, Measured, Rows, RowValues, score_rows
 from tomtat.types import Score
+
+UNSPACED = ("zh", "ja", "th")
+FEWEST_FOR_IDF = 10
 
 
 class Metric(Protocol):
@@ -72,6 +75,8 @@ class Scorer:
             case "bleu":
                 return CorpusBleu(self.language)
             case "bleu-nltk":
+                if self.language in UNSPACED:
+                    raise DataError("it splits on blanks, and this language puts none between words")
                 return NotebookBleu()
             case "meteor":
                 from tomtat.metrics.meteor import Meteor
@@ -81,6 +86,8 @@ class Scorer:
                 from tomtat.metrics.bertscore import BertScore
 
                 settings = self.settings
+                if settings.bertscore_idf and len(self.rows) < FEWEST_FOR_IDF:
+                    raise DataError(f"idf weights of fewer than {FEWEST_FOR_IDF} rows mean nothing; leave idf off")
                 return BertScore(settings.bertscore_model, settings.bertscore_layer, settings.bertscore_idf)
             case "faithfulness":
                 if self.rows.sources is None:
@@ -116,35 +123,44 @@ class Scorer:
 
         Comparable with a system's mean over references, and its jackknife with a system's jackknife.
         """
-        fewest = min(len(texts) for texts in self.rows.references)
-        if fewest < 2:
+        counts = np.array([len(texts) for texts in self.rows.references])
+        if counts.min() < 2:
             return None
-        rounds = []
-        for left_out in range(fewest):
-            others = [(*texts[:left_out], *texts[left_out + 1 :]) for texts in self.rows.references]
-            rows = self.rows.with_references(others)
-            texts = [row[left_out] for row in self.rows.references]
-            measured = [metric.measure(texts, rows) for metric in self._metrics]
-            rounds.append({metric.name: metric for part in measured for metric in part.values})
-        values = [metric for name in rounds[0] for metric in _human_values(name, rounds, fewest)]
+        means: dict[str, _HumanSum] = {}
+        for left_out in range(int(counts.max())):
+            numbers = [int(number) for number in np.flatnonzero(counts > left_out)]
+            others = [
+                (*texts[:left_out], *texts[left_out + 1 :])
+                for texts in (self.rows.references[number] for number in numbers)
+            ]
+            texts = [self.rows.references[number][left_out] for number in numbers]
+            rows = self.rows.take(numbers, others)
+            for metric in self._metrics:
+                _add_round(means, metric.measure(texts, rows).values, numbers, len(self.rows))
+        values = [RowValues(name, total.recipe, total.columns / counts[:, None]) for name, total in means.items()]
         return Scored(values, score_rows(values))
 
 
-def _human_values(name: str, rounds: list[dict[str, RowValues]], references: int) -> list[RowValues]:
-    """The mean over who was left out. The best of the others is what the jackknife of a system takes too."""
-    if name in ("bleu", "bleu-nltk") or name.endswith("-jackknife"):
-        return []  # against k - 1 references at once: not what systems are measured by
-    columns = np.mean([values[name].columns for values in rounds], axis=0)
-    recipe, has_policy, _ = rounds[0][name].recipe.partition(", references=")
-    jackknife = RowValues(
-        f"{name.removesuffix('-best')}-jackknife", f"{recipe}, references=jackknife of {references}", columns
-    )
-    if name.endswith("-best"):
-        return [jackknife]
-    if not has_policy:
-        return [RowValues(name, recipe, columns)]
-    mean = RowValues(name, f"{recipe}, references=mean of {references}", columns)
-    return [mean, jackknife] if references == 2 else [mean]
+@dataclass
+class _HumanSum:
+    recipe: str
+    columns: Array
+
+
+def _add_round(means: dict[str, _HumanSum], found: list[RowValues], numbers: list[int], rows: int) -> None:
+    """The best of the others is what the jackknife of a system takes too; of a single other it is the mean."""
+    by_name = {metric.name: metric for metric in found}
+    for name, metric in by_name.items():
+        if name in ("bleu", "bleu-nltk") or name.endswith(("-best", "-jackknife")):
+            continue  # BLEU against k - 1 references at once is not what systems are measured by
+        recipe, has_policy, _ = metric.recipe.partition(", references=")
+        parts = {name: (metric, "the mean over the others")}
+        if has_policy:
+            parts[f"{name}-jackknife"] = (by_name.get(f"{name}-best", metric), "the best of the others")
+        for part, (values, policy) in parts.items():
+            label = f"{recipe}, references=each against {policy}" if has_policy else recipe
+            total = means.setdefault(part, _HumanSum(label, np.zeros((rows, values.columns.shape[1]))))
+            total.columns[numbers] += values.columns
 
 
 def _check(rows: Rows) -> None:

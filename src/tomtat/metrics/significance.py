@@ -6,6 +6,7 @@ there no difference, each swap would be as good as the next. Separate intervals 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from tomtat.metrics.values import CHUNK, RESAMPLES, SEED, Array, RowValues, resa
 
 PERMUTATIONS = 10_000
 LEVEL = 0.05
-_POWER_FACTOR = 1.959964 + 0.841621
-"""Normal quantiles of 97.5 % and 80 %: a true difference this many standard errors wide is seen in 80 of 100 tries."""
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,27 @@ class Difference:
     """Two-sided, of the permutation test."""
     p_corrected: float
     """Holm's, over all differences that were looked at together; the test that counts."""
-    detectable: float
-    """The smallest true difference that these rows would show with 80 % power, uncorrected."""
+    error: float
+    """Standard error of b - a, from the paired bootstrap."""
+    rows: int
+    together: int = 1
+    """How many differences the correction runs over."""
 
     @property
     def value(self) -> float:
         return self.b - self.a
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that these rows would show with 80 % power after the correction.
+
+        None where no difference can be: fewer rows than a permutation test needs to get below the level, or outputs
+        that do not differ at all. Bonferroni's level, which Holm's first step takes; later steps see smaller ones.
+        """
+        if 2 / 2**self.rows > LEVEL / self.together or not self.error:
+            return None
+        quantile = NormalDist().inv_cdf
+        return (quantile(1 - LEVEL / (2 * self.together)) + quantile(POWER)) * self.error
 
     @property
     def is_significant(self) -> bool:
@@ -54,7 +69,7 @@ def differences(
     p_values = _permutation_p([*pairs], permutations, seed)
     intervals, errors = _paired_intervals(pairs, seed)
     return [
-        Difference(ours.name, ours.value, theirs.value, *interval, p, p, _POWER_FACTOR * error)
+        Difference(ours.name, ours.value, theirs.value, *interval, p, p, error, len(ours.columns))
         for (ours, theirs), p, interval, error in zip(pairs, p_values, intervals, errors, strict=True)
     ]
 
@@ -67,7 +82,9 @@ def holm(found: Sequence[Difference]) -> list[Difference]:
     for rank, number in enumerate(order):
         highest = max(highest, min(1.0, (len(found) - rank) * found[number].p))
         corrected[number] = highest
-    return [replace(difference, p_corrected=p) for difference, p in zip(found, corrected, strict=True)]
+    return [
+        replace(difference, p_corrected=p, together=len(found)) for difference, p in zip(found, corrected, strict=True)
+    ]
 
 
 Pairs = Sequence[tuple[RowValues, RowValues]]

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tomtat.errors import ModelError
+from tomtat.files import sha256_of
 from tomtat.metrics.values import Measured, Rows, mean_of
 from tomtat.quiet import quiet_transformers
-from tomtat.text import language_of, sentences
+from tomtat.text import language_of, sentences, words
 
 CHUNK_WORDS = 350
 """About 500 tokens: what such scorers were trained to read at once."""
@@ -42,15 +43,17 @@ class TrainedScorer:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{folder} can't be loaded: {type(error).__name__}: {reason}") from None
         self._yes = None if self._is_generator else _entailing_label(config, folder)
+        digest = sha256_of(*sorted(path.glob("*.safetensors")))[:8]
         how = "answers 0 or 1" if self._is_generator else f"label {config.id2label[self._yes]}"
         self.recipe = (
-            f"{path.name} ({config.model_type}, {how}) x100: chunks of {CHUNK_WORDS} words, best chunk of each "
-            "sentence, mean of sentences"
+            f"{path.name}-{digest} ({config.model_type}, {how}) x100: chunks of {CHUNK_WORDS} words, best chunk of "
+            "each sentence, mean of sentences"
         )
 
     def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
         assert rows.sources is not None
         language = language_of(rows.sources)
+        self._cut = 0
         values = []
         for prediction, source in zip(predictions, rows.sources, strict=True):
             claims, chunks = sentences(prediction, language), _chunks(source, language)
@@ -58,7 +61,10 @@ class TrainedScorer:
             chances = self._chances(pairs)
             best = [max(chances[n : n + len(chunks)]) for n in range(0, len(chances), len(chunks))]
             values.append(100 * sum(best) / len(best) if best else 0.0)
-        return Measured([mean_of("trained-faithfulness", self.recipe, values)])
+        notes = (
+            [f"The trained scorer read {self._cut:,} pairs of chunk and sentence only in part."] if self._cut else []
+        )
+        return Measured([mean_of("trained-faithfulness", self.recipe, values)], notes)
 
     def _chances(self, pairs: list[tuple[str, str]]) -> list[float]:
         """Between 0 and 1: that the first text of a pair supports the second."""
@@ -73,10 +79,12 @@ class TrainedScorer:
 
     def _classified(self, batch: list[tuple[str, str]]) -> Any:
         chunks, claims = zip(*batch, strict=True)
+        whole = self._tokenizer(list(chunks), list(claims), truncation=False, verbose=False)["input_ids"]
+        self._cut += sum(len(ids) > self._limit() for ids in whole)
         inputs = self._tokenizer(
             list(chunks),
             list(claims),
-            truncation="only_first",
+            truncation="longest_first",
             max_length=self._limit(),
             padding=True,
             return_tensors="pt",
@@ -89,6 +97,9 @@ class TrainedScorer:
 
         end = self._tokenizer.eos_token
         texts = [f"predict: {chunk}{end}{claim}" for chunk, claim in batch]
+        self._cut += sum(
+            len(ids) > 2048 for ids in self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        )
         inputs = self._tokenizer(texts, truncation=True, max_length=2048, padding=True, return_tensors="pt")
         start = torch.full((len(batch), 1), self._network.config.decoder_start_token_id)
         logits = self._network(**inputs, decoder_input_ids=start).logits[:, 0]
@@ -110,7 +121,7 @@ def _chunks(source: str, language: str) -> list[str]:
     chunks: list[list[str]] = [[]]
     size = 0
     for sentence in sentences(source, language):
-        length = len(sentence.split())
+        length = len(words(sentence))
         if chunks[-1] and size + length > CHUNK_WORDS:
             chunks.append([])
             size = 0

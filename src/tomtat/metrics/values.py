@@ -7,7 +7,7 @@ with columns.
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -45,10 +45,16 @@ class Rows:
         """Cut once for all metrics and systems; equal words are one object, or long articles would fill the memory."""
         return [[sys.intern(word) for word in words(source)] for source in self.sources or ()]
 
-    def with_references(self, references: Sequence[tuple[str, ...]]) -> "Rows":
-        other = replace(self, references=references)
+    def take(self, numbers: Sequence[int], references: Sequence[tuple[str, ...]]) -> "Rows":
+        """Some of the rows, held against other references; words that were cut already come along."""
+        sources, facts = self.sources, self.facts
+        other = Rows(
+            references,
+            None if sources is None else [sources[number] for number in numbers],
+            None if facts is None else [facts[number] for number in numbers],
+        )
         if "source_words" in self.__dict__:
-            other.__dict__["source_words"] = self.source_words
+            other.__dict__["source_words"] = [self.source_words[number] for number in numbers]
         return other
 
 
@@ -114,13 +120,14 @@ def by_reference(name: str, recipe: str, each: Sequence[Sequence[float]]) -> lis
     The jackknife leaves each reference out in turn and takes the best of the others, then the mean: the only way in
     which a system with k references to match can stand beside a human, who has k - 1 (as in ROUGE-1.5.5).
     """
-    most = max(len(values) for values in each)
+    fewest, most = min(len(values) for values in each), max(len(values) for values in each)
     if most == 1:
         return [mean_of(name, f"{recipe}, references=single", [values[0] for values in each])]
+    count = str(most) if fewest == most else f"{fewest} to {most}"
     return [
-        mean_of(name, f"{recipe}, references=mean of {most}", [sum(values) / len(values) for values in each]),
-        mean_of(f"{name}-best", f"{recipe}, references=best of {most}", [max(values) for values in each]),
-        mean_of(f"{name}-jackknife", f"{recipe}, references=jackknife of {most}", [_jackknife(v) for v in each]),
+        mean_of(name, f"{recipe}, references=mean of {count}", [sum(values) / len(values) for values in each]),
+        mean_of(f"{name}-best", f"{recipe}, references=best of {count}", [max(values) for values in each]),
+        mean_of(f"{name}-jackknife", f"{recipe}, references=jackknife of {count}", [_jackknife(v) for v in each]),
     ]
 
 

@@ -43,9 +43,9 @@ _RELATIVE = ("today", "tonight", "tomorrow", "yesterday")
 # "may", "march", "sun" and "sat" are words too: they count as dates only with a capital, and not as openers.
 _DATE_WORDS = {*_DAYS, *_MONTHS, *_SHORT, *_RELATIVE}
 
-_TIME_OR_DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b|\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b|\b\d{1,2}:\d{2}\b")
+_TIME_OR_DATE = re.compile(r"(?<!\d)(?:\d{4}-\d{2}-\d{2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d{2})(?!\d)")
 # Digits inside a word belong to it: "Person1" is a name, "B12" no number.
-_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?<![A-Za-z\u00c0-\u024f\d_])\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"(?<!\w)[^\W\d_]\w*(?:['’-]\w+)*")
 _SENTENCE_ENDS = ".!?:\n\"'“”‘’(«»*-–—•"
 
@@ -83,9 +83,11 @@ def details(text: str, source: "Details | None" = None) -> list[Detail]:
 def _kind(word: str, opens: bool, source: "Details | None") -> Kind | None:
     small = word.lower()
     base = re.sub(r"['’]s$", "", small)
-    if small in _NUMBER_WORDS:
+    if _spelled(small):
         return "number" if small != "one" else None  # "one of them" counts nothing
-    if base in _RELATIVE or (base in _DATE_WORDS and word[0].isupper() and not (opens and base in ("may", "march"))):
+    if base in _RELATIVE or (
+        base in _DATE_WORDS and word[0].isupper() and not (opens and base in ("may", "march", "sun", "sat"))
+    ):
         return "date"
     if not word[0].isupper() or len(word) < 2 or small in _OPENERS or base in _OPENERS:
         return None
@@ -116,7 +118,7 @@ class Details:
 
     @cached_property
     def _numbers(self) -> frozenset[str]:
-        spelled = {_NUMBER_WORDS[word] for word in self._words if word in _NUMBER_WORDS}
+        spelled = {number for word in _WORD.findall(self.text.lower()) if (number := _spelled(word))}
         return frozenset({_plain_number(match) for match in _NUMBER.findall(self.text)} | spelled)
 
     @cached_property
@@ -127,10 +129,28 @@ class Details:
         """Whether the source says the same: numbers in digits or words, dates and names by their words."""
         small = detail.text.lower()
         if detail.kind == "number":
-            return _NUMBER_WORDS.get(small, _plain_number(detail.text)) in self._numbers
+            return (_spelled(small) or _plain_number(detail.text)) in self._numbers
         if detail.kind == "date":
             return detail.text in self._dates or _full(re.sub(r"['’]s$", "", small)) in self._dates
         return all(word in self._words for word in words(re.sub(r"['’]s$", "", detail.text)))
+
+
+def _spelled(word: str) -> str | None:
+    """Digits of a number in words: "three" and "thirty-five", but not "three hundred"."""
+    tens, _, ones = word.partition("-")
+    if ones:
+        both = _NUMBER_WORDS.get(tens), _NUMBER_WORDS.get(ones)
+        is_number = both[0] and both[1] and len(both[0]) == 2 and both[0].endswith("0") and len(both[1]) == 1
+        return str(int(both[0] or 0) + int(both[1] or 0)) if is_number else None
+    return _NUMBER_WORDS.get(word)
+
+
+def stands_in(phrase: str, text: str) -> bool:
+    """Whether a phrase stands in a text as it is, but for case and blanks; "12" does not stand in "112"."""
+    wanted, whole = (" ".join(part.casefold().split()) for part in (phrase, text))
+    before = r"(?<![a-z0-9])" if wanted[:1].isascii() and wanted[:1].isalnum() else ""
+    after = r"(?![a-z0-9])" if wanted[-1:].isascii() and wanted[-1:].isalnum() else ""
+    return re.search(before + re.escape(wanted) + after, whole) is not None
 
 
 def _plain_number(text: str) -> str:

@@ -4,6 +4,7 @@ Languages that share the plain Latin alphabet (English, Dutch, Indonesian) are n
 all of them, whose rules they share well enough.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
@@ -19,7 +20,8 @@ _SCRIPTS = {
     "hi": r"\p{Devanagari}",
     "ru": r"\p{Cyrillic}",
     "el": r"\p{Greek}",
-    "vi": r"[ăâđêôơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]",
+    # Not ă, â, ê and ô, which Romanian, French and Portuguese have too.
+    "vi": r"[đơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]",
 }
 _PATTERNS = {language: regex.compile(pattern) for language, pattern in _SCRIPTS.items()}
 _LETTER = regex.compile(r"\p{L}")
@@ -32,7 +34,7 @@ def language_of(texts: Iterable[str]) -> str:
     counts: Counter[str] = Counter()
     letters = 0
     for text in texts:
-        text = text.lower()
+        text = unicodedata.normalize("NFC", text).lower()
         letters += len(_LETTER.findall(text))
         counts.update({language: len(pattern.findall(text)) for language, pattern in _PATTERNS.items()})
     if not letters:

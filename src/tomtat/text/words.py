@@ -42,6 +42,7 @@ def share_beyond_ascii(texts: Iterable[str]) -> float:
     """Letters other than a to z over all letters; 0 for texts without any. English news has about 0.0002."""
     letters = beyond = 0
     for text in texts:
+        text = unicodedata.normalize("NFC", text)
         letters += len(_LETTER.findall(text))
         beyond += len(_LETTER_AFTER_Z.findall(text))
     return beyond / letters if letters else 0.0
