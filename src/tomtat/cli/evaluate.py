@@ -99,17 +99,22 @@ def report(evaluation: "Evaluation", show: int) -> None:
     """The table, the verdicts, some summaries side by side, and where the files are."""
     console.print()
     print_table(*evaluation.columns(), title=f"{evaluation.data}: {len(evaluation.examples):,} rows")
-    if any(len(example.references) > 1 for example in evaluation.examples):
+    most = max(len(example.references) for example in evaluation.examples)
+    if most > 1:
         # The mean over references stands above; the field often reports the best of them.
         policies = {
             "-best": "the best of each row's references",
             "-jackknife": "the best of all references but one, each left out in turn",
         }
         for suffix, about in policies.items():
+            if suffix == "-jackknife" and most == 2:
+                continue  # of two references, the best of the others is the other: the mean again
             console.print()
             print_table(*evaluation.columns(suffix), title=f"the same against {about}")
     words = {"google": "a-z and 0-9, as rouge-score has it", "unicode": "words of every script"}[evaluation.protocol]
-    console.print(f"\nROUGE compares {words}; sentences are split as in {evaluation.language!r}.", highlight=False)
+    console.print(
+        f"\nROUGE compares {words}; sentences are split as in {evaluation.language!r}.", highlight=False, soft_wrap=True
+    )
     _print_verdicts(evaluation)
     for number in range(min(show, len(evaluation.examples))):
         _print_example(evaluation, number)
@@ -120,15 +125,13 @@ def report(evaluation: "Evaluation", show: int) -> None:
 
 
 def _print_verdicts(evaluation: "Evaluation") -> None:
-    from tomtat.evaluation.verdict import verdict, visible
+    from tomtat.evaluation.verdict import verdict
 
     judged = evaluation.judged[0]
     console.print()
     for system, found in evaluation.comparisons.items():
         sentence = verdict(system, judged, found, len(evaluation.examples))
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    if limit_of_sight := visible(next(iter(evaluation.comparisons.values()), []), len(evaluation.examples)):
-        console.print(limit_of_sight, markup=False, highlight=False, soft_wrap=True)
     if evaluation.headline:
         first = evaluation.score(evaluation.headline[0])
         line = f"{first.name} of {judged}, 95 % interval: {first.low:.1f} to {first.high:.1f}"

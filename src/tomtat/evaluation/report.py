@@ -63,7 +63,7 @@ def _content(evaluation: Evaluation, folder: RunFolder | None) -> dict[str, Any]
         "verdicts": [
             (system, verdict(system, judged, found, rows)) for system, found in evaluation.comparisons.items()
         ],
-        "visible": visible(next(iter(evaluation.comparisons.values()), []), rows),
+        "visible": next((visible(found, rows) for found in evaluation.comparisons.values() if found), ""),
         "tables": _quality_tables(evaluation),
         "others": _score_table(evaluation, OTHERS),
         "yardsticks": {name: about for name, about in YARDSTICKS.items() if name in evaluation.systems},
@@ -89,9 +89,11 @@ POLICIES = {
 
 def _quality_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
     """One table for each policy over several references; one in all where rows have one."""
-    several = any(len(example.references) > 1 for example in evaluation.examples)
+    most = max(len(example.references) for example in evaluation.examples)
+    # Of two references, the best of the others is the other: the jackknife is the mean again.
+    shown = {suffix: about for suffix, about in POLICIES.items() if suffix != "-jackknife" or most > 2}
     tables = []
-    for suffix, about in POLICIES.items() if several else [("", "")]:
+    for suffix, about in shown.items() if most > 1 else [("", "")]:
         table = _score_table(evaluation, [name + suffix for name in evaluation.headline])
         table["columns"] = [name.removesuffix(suffix) for name in table["columns"]]
         tables.append(table | {"policy": about and f"the {about}"})

@@ -20,10 +20,8 @@ def verdict(a: str, b: str, found: Sequence[Difference], rows: int) -> str:
     return f"No evidence of a difference between {b} and {a}: {_one(found[0])}. {visible(found, rows)}"
 
 
-def visible(found: Sequence[Difference], rows: int) -> str | None:
-    """How large a difference these rows can show, in words; None where nothing was compared."""
-    if not found:
-        return None
+def visible(found: Sequence[Difference], rows: int) -> str:
+    """How large a difference these rows can show, in words."""
     first = found[0]
     if first.detectable is None:
         return f"{rows:,} {'row' if rows == 1 else 'rows'} with these summaries can't show any difference."
@@ -40,7 +38,7 @@ def _listing(found: Sequence[Difference]) -> str:
 
 
 def _one(difference: Difference) -> str:
-    p = "p < 0.001" if difference.p_corrected < 0.001 else f"p = {difference.p_corrected:.4f}"
+    p = "p < 0.001" if difference.p_corrected < 0.001 else f"p = {difference.p_corrected:.2g}"
     return (
         f"{difference.metric} {difference.a:.1f} to {difference.b:.1f} ({difference.value:+.1f}, "
         f"95 % {difference.low:+.1f} to {difference.high:+.1f}, {p})"
