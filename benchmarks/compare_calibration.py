@@ -1,6 +1,6 @@
 """Does `tomtat compare` raise false alarms, and does it find what it says it can see?
 
-    python benchmarks/compare_calibration.py RUN --data 'data/dialogsum/test.jsonl' --samples /tmp/samples.jsonl
+    python benchmarks/compare_calibration.py RUN --data 'data/dialogsum/test.jsonl' --samples samples.jsonl
 
 Two samplings of one model on the same rows (made once, kept in --samples) have no true difference. Each repeat draws
 rows anew and swaps the two labels in each row at random: a difference found at the 5 % level is a false alarm. Then a
