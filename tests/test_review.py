@@ -213,3 +213,39 @@ def test_a_long_source_has_its_oracle_in_time():
     source = "\n".join(f"P{n % 2}: some words about thing{n} and more of it" for n in range(3000))
     found = oracle(source, ["some words about thing7 and more of it, some words about thing2999 and more of it"])
     assert [line.split()[4] for line in found.splitlines()] == ["thing7", "thing2999"]
+
+
+def test_an_evaluation_at_the_top_replaces_its_own_files_and_no_others(tmp_path: Path, tiny_llama: Path, data: Path):
+    import tomtat
+    from conftest import small_settings
+
+    run = tomtat.finetune(settings=small_settings(tiny_llama, data), out=tmp_path / "run")
+    (run.path / "predictions.mine.jsonl").write_text("kept")
+    (run.path / ".evaluation.new").mkdir()  # what a kill leaves
+    tomtat.evaluate(run, device="cpu", settings=ROUGE)
+    assert (run.path / "predictions.untuned.jsonl").exists()
+    tomtat.evaluate(run, device="cpu", settings=ROUGE, yardsticks=False)
+    assert not (run.path / "predictions.untuned.jsonl").exists()
+    assert (run.path / "predictions.mine.jsonl").read_text() == "kept"
+    assert not (run.path / ".evaluation.new").exists()
+
+
+def test_a_full_disk_leaves_the_earlier_evaluation(
+    tmp_path: Path, tiny_llama: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import tomtat
+    from conftest import small_settings
+    from tomtat.evaluation import store
+
+    run = tomtat.finetune(settings=small_settings(tiny_llama, data), out=tmp_path / "run")
+    tomtat.evaluate(run, device="cpu", settings=ROUGE)
+    before = {path.name: path.read_bytes() for path in run.path.glob("*.json*")}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        tomtat.evaluate(run, device="cpu", settings=ROUGE, yardsticks=False)
+    assert {path.name: path.read_bytes() for path in run.path.glob("*.json*")} == before
+    assert not (run.path / ".evaluation.new").exists()

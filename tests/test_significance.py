@@ -75,7 +75,7 @@ def test_corpus_bleu_is_compared_by_its_counts():
         ([("rouge1", -2.0, 0.01)], "b is worse than a"),
         ([("rouge1", 0.5, 0.4)], "No evidence of a difference"),
         ([("rouge1", 2.0, 0.01), ("bleu", -1.0, 0.01)], "Mixed"),
-        ([], "no metric in common"),
+        ([], "no metric of quality"),
     ],
 )
 def test_verdicts_in_words(found: list[tuple[str, float, float]], words: str):

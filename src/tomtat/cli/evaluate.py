@@ -118,7 +118,6 @@ def report(evaluation: "Evaluation", show: int) -> None:
     _print_verdicts(evaluation)
     for number in range(min(show, len(evaluation.examples))):
         _print_example(evaluation, number)
-    assert evaluation.path is not None
     console.print(f"\nReport: {evaluation.path / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     where = evaluation.path / "scores.json"
     console.print(f"Scores with their recipes: {where}", markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,16 @@ class Evaluation:
     leakage: Leakage | None
     protocol: str
     language: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
     """How summaries were generated; empty for predictions made elsewhere."""
-    path: Path | None = None
-    """Where the files went."""
+    path: Path
+    """Where the files go."""
 
     @property
     def scores(self) -> dict[str, list[Score]]:
         return {system: scored.scores for system, scored in self.systems.items()}
 
-    @property
+    @cached_property
     def words(self) -> dict[str, float]:
         """Mean length of each system's summaries, in words."""
         texts = dict(self.predictions)
@@ -222,7 +223,7 @@ def assess(
     wanted: EvaluateSettings,
     yardsticks: bool,
     progress: Progress,
-    path: Path | None,
+    path: Path,
     generations: Mapping[str, list[Generation]] | None = None,
     share_read: list[float] | None = None,
     leakage: Leakage | None = None,

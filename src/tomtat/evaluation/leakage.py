@@ -39,7 +39,7 @@ class Leakage:
 def find_leakage(test: Sequence[str], train: Iterable[str], training: str) -> Leakage:
     """Memory goes with the test rows only; training rows are looked at one by one."""
     texts = [words(text) for text in test]
-    whole = {tuple(text): number for number, text in enumerate(texts)}
+    whole = {tuple(text) for text in texts}
     runs = [frozenset(map(hash, ngrams(text, RUN))) for text in texts]
     wanted = frozenset().union(*runs)
     seen_runs: set[int] = set()

@@ -7,7 +7,7 @@ report.html         the same to look at
 """
 
 import json
-import tempfile
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from tomtat.data import Reject
 from tomtat.errors import RunError
 from tomtat.evaluation.evaluate import Evaluation, fingerprint
-from tomtat.evaluation.names import TUNED
+from tomtat.evaluation.names import ORDER, TUNED
 from tomtat.evaluation.verdict import verdict
 from tomtat.files import replace_folder, sha256_of, write_json, write_json_lines, write_text
 from tomtat.metrics import RowValues
@@ -42,7 +42,6 @@ def write_evaluation(
     from tomtat.evaluation.report import render_report
 
     path = evaluation.path
-    assert path is not None
     report = render_report(evaluation, folder)
     if folder is not None and path == folder.path:
         _replace_files(path, evaluation, rejects, report)
@@ -57,22 +56,29 @@ def write_evaluation(
 
 
 def _replace_files(path: Path, evaluation: Evaluation, rejects: list[Reject], report: str) -> None:
-    with tempfile.TemporaryDirectory(dir=path, prefix=".evaluation-") as temporary:
-        new = Path(temporary)
+    new = path / ".evaluation.new"
+    shutil.rmtree(new, ignore_errors=True)  # what a kill left
+    new.mkdir()
+    try:
         _write_files(new, evaluation, rejects, report)
-        old = [path / SCORES, *path.glob("predictions*.jsonl"), path / VALUES, path / "report.html", path / REJECTS]
-        for file in old:
-            file.unlink(missing_ok=True)
+        # Yardsticks of an earlier evaluation must not stay beside these scores; other files are not ours to remove.
+        for name in (SCORES, VALUES, "report.html", REJECTS, *map(_predictions_file, ORDER)):
+            (path / name).unlink(missing_ok=True)
         for file in sorted(new.iterdir(), key=lambda file: file.name == SCORES):
             file.replace(path / file.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _predictions_file(system: str) -> str:
+    return "predictions.jsonl" if system == TUNED else f"predictions.{system}.jsonl"
 
 
 def _write_files(path: Path, evaluation: Evaluation, rejects: list[Reject], report: str) -> None:
     ids = [example.id for example in evaluation.examples]
     for system, texts in evaluation.predictions.items():
-        file = "predictions.jsonl" if system == TUNED else f"predictions.{system}.jsonl"
         rows = [{"id": row_id, "prediction": text} for row_id, text in zip(ids, texts, strict=True)]
-        write_json_lines(path / file, rows)
+        write_json_lines(path / _predictions_file(system), rows)
     write_json_lines(path / VALUES, _value_rows(evaluation))
     write_text(path / "report.html", report)
     if rejects:
@@ -171,7 +177,6 @@ def _compact(metric: RowValues) -> list[Any]:
 class StoredEvaluation:
     """One judged system of an evaluation that lies on disk."""
 
-    name: str
     system: str
     path: Path
     scores: dict[str, Any]
@@ -216,7 +221,7 @@ def load_evaluation(path: Path, system: str | None = None) -> StoredEvaluation:
     if judged not in scores["systems"]:
         raise RunError(f"{folder} has no system {judged!r}. It has {', '.join(scores['systems'])}.")
     values = _read_values(rows, judged, scores["systems"][judged]["scores"])
-    return StoredEvaluation(str(path), judged, folder, scores, values)
+    return StoredEvaluation(judged, folder, scores, values)
 
 
 def _read_values(rows: Sequence[Any], system: str, scores: dict[str, Any]) -> list[RowValues]:

@@ -8,7 +8,7 @@ from tomtat.metrics.significance import Difference
 def verdict(a: str, b: str, found: Sequence[Difference], rows: int) -> str:
     """One sentence on b against a over all metrics that were looked at."""
     if not found:
-        return f"{b} and {a} have no metric in common."
+        return f"{b} and {a} are not compared: no metric of quality was measured."
     better = [difference for difference in found if difference.is_significant and difference.value > 0]
     worse = [difference for difference in found if difference.is_significant and difference.value < 0]
     if better and not worse:

@@ -47,7 +47,7 @@ class _Embedded:
 class BertScore:
     def __init__(self, model: str = MINILM.name, layer: int | None = None, idf: bool = False) -> None:
         """`model` is `minilm` (pulled before), a folder, or a hub id; Raises ModelError or ConfigError."""
-        self.name, self.idf = model, idf
+        self.idf = idf
         self.layer = layer if layer is not None else LAYERS.get(model, LAYERS.get(model.rpartition("/")[2], 0))
         if not self.layer:
             raise ConfigError(

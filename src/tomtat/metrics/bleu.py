@@ -7,7 +7,7 @@ import numpy as np
 
 from tomtat.metrics.values import Measured, Rows, RowValues, mean_of
 
-_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char"}
+UNSPACED = {"zh": "zh", "ja": "char", "th": "char"}
 """sacreBLEU's tokenizers that need nothing more; its default 13a knows no words without blanks."""
 
 
@@ -18,8 +18,8 @@ class CorpusBleu:
         from sacrebleu.metrics import BLEU
 
         # Sentence by sentence only for the counts, which add up to the corpus's.
-        self._bleu = BLEU(tokenize=_TOKENIZERS.get(language, "13a"), effective_order=True)
-        self._labelled = BLEU(tokenize=_TOKENIZERS.get(language, "13a"))
+        self._bleu = BLEU(tokenize=UNSPACED.get(language, "13a"), effective_order=True)
+        self._labelled = BLEU(tokenize=UNSPACED.get(language, "13a"))
 
     def measure(self, predictions: Sequence[str], rows: Rows) -> Measured:
         counts = []

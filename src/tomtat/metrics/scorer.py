@@ -13,7 +13,6 @@ from tomtat.errors import DataError, TomtatError
 from tomtat.metrics.values import Array, Measured, Rows, RowValues, score_rows
 from tomtat.types import Score
 
-UNSPACED = ("zh", "ja", "th")
 FEWEST_FOR_IDF = 10
 
 
@@ -62,7 +61,7 @@ class Scorer:
 
     def _make(self, name: str) -> Metric:
         """Raises a TomtatError whose message says why this metric can't be had here."""
-        from tomtat.metrics.bleu import CorpusBleu, NotebookBleu
+        from tomtat.metrics.bleu import UNSPACED, CorpusBleu, NotebookBleu
         from tomtat.metrics.faithfulness import Faithfulness
         from tomtat.metrics.form import Form
         from tomtat.metrics.rouge import Rouge
@@ -90,17 +89,19 @@ class Scorer:
                     raise DataError(f"idf weights of fewer than {FEWEST_FOR_IDF} rows mean nothing; leave idf off")
                 return BertScore(settings.bertscore_model, settings.bertscore_layer, settings.bertscore_idf)
             case "faithfulness":
-                if self.rows.sources is None:
-                    raise DataError("there are no sources to hold the summaries against")
+                self._require_sources()
                 return Faithfulness()
             case "form":
                 return Form()
             case _:
                 from tomtat.metrics.trained import TrainedScorer
 
-                if self.rows.sources is None:
-                    raise DataError("there are no sources to hold the summaries against")
+                self._require_sources()
                 return TrainedScorer(str(self.settings.faithfulness_model))
+
+    def _require_sources(self) -> None:
+        if self.rows.sources is None:
+            raise DataError("there are no sources to hold the summaries against")
 
     def _wordnet(self, why_english: str) -> Path:
         if self.protocol != "google":
