@@ -64,6 +64,8 @@ class Generation:
     """Generated tokens, the end token included."""
     finish_reason: FinishReason
     """`length` when the limit cut the text."""
+    near_ties: int = 0
+    """Tokens whose runner-up was so close that rounding decided, and with it the company in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Prompts in, generations out."""
 
+from tomtat.engines.base import Engine
+from tomtat.engines.opening import ENGINES, Opened, open_engine
 from tomtat.engines.torch_engine import TorchEngine
 
-__all__ = ["TorchEngine"]
+__all__ = ["ENGINES", "Engine", "Opened", "TorchEngine", "open_engine"]

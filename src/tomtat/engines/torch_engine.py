@@ -1,28 +1,187 @@
 """Generation with torch: any model, any adapter."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from tomtat.batching import micro_batches
 from tomtat.models import Decoding, Encoded, SummarizerModel
+from tomtat.models.decoding import Lane, choose
+from tomtat.models.lanes import Lanes, Remembered, order_of
 from tomtat.progress import Progress
 from tomtat.types import Generation
 
+JOIN_FROM = 0.25
+"""Share of the token budget that must be free before new rows join: read one by one they would cost more."""
+
 
 class TorchEngine:
-    def __init__(self, model: SummarizerModel, batch_tokens: int = 8192) -> None:
+    def __init__(self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch") -> None:
         self.model = model
+        self.name = name
         self.batch_tokens = batch_tokens
+        self._remembered: dict[str, Remembered] = {}
 
-    def generate(
+    def candidates(
         self, rows: Sequence[Encoded], decoding: Decoding, progress: Progress | None = None, name: str = "summarizing"
-    ) -> list[Generation]:
-        """One generation per row, in the rows' order; similar lengths go through the model together."""
-        width = decoding.num_beams
-        lengths = [width * (len(row.prompt_ids) + decoding.max_new_tokens) for row in rows]
-        results: dict[int, Generation] = {}
+    ) -> list[list[Generation]]:
+        """`decoding.candidates` generations per row, in the rows' order; similar lengths go side by side."""
+        found: list[list[Generation]] = [[] for _ in rows]
         with (progress or Progress()).task(name, len(rows)) as advance:
-            for batch in micro_batches(range(len(rows)), lengths, self.batch_tokens):
-                generations = self.model.generate([rows[row] for row in batch], decoding)
-                results.update(zip(batch, generations, strict=True))
-                advance(len(batch))
-        return [results[row] for row in range(len(rows))]
+            for row, generations in self.finished(rows, decoding):
+                found[row] = generations
+                advance(1)
+        return found
+
+    def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
+        """Rows' numbers with their generations, as they come."""
+        if decoding.num_beams > 1 or not self.model.has_lanes:
+            yield from self._by_batches(rows, decoding)
+            return
+        flight = Flight(self)
+        # Longest first, so that those side by side are alike and the last ones to join are short.
+        waiting = deque(sorted(range(len(rows)), key=lambda row: -len(rows[row].prompt_ids)))
+        while waiting or flight.jobs:
+            while waiting and flight.has_room(rows[waiting[0]], decoding):
+                row = waiting.popleft()
+                flight.add(Job(rows[row], decoding, row))
+            for job in flight.step():
+                yield job.number, job.generations
+
+    def stream(self, row: Encoded, decoding: Decoding) -> Iterator[str | Generation]:
+        """Pieces of one summary as they come, and at last the whole of it."""
+        if decoding.method in ("beam", "mbr") or not self.model.has_lanes:
+            generation = self.candidates([row], decoding)[0][0]
+            yield generation.text
+            yield generation
+            return
+        flight, said = Flight(self), ""
+        job = Job(row, decoding)
+        flight.add(job)
+        while not flight.step():
+            text = self.model.generation(row, flight.lanes[0].ids).text
+            # Half a character comes out as U+FFFD; the next token completes it.
+            if text.startswith(said) and not text.endswith("\ufffd") and len(text) > len(said):
+                yield text[len(said) :]
+                said = text
+        (generation,) = job.generations
+        if generation.text[len(said) :]:
+            yield generation.text[len(said) :]
+        yield generation
+
+    def count_tokens(self, text: str) -> int:
+        return self.model.count_tokens(text)
+
+    @property
+    def remembered(self) -> Remembered:
+        """What was computed under the weights that are active now."""
+        return self._remembered.setdefault(self.model.weights_key, Remembered())
+
+    def _by_batches(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
+        width = decoding.num_beams * decoding.candidates
+        lengths = [width * (len(row.prompt_ids) + decoding.max_new_tokens) for row in rows]
+        for batch in micro_batches(range(len(rows)), lengths, self.batch_tokens):
+            yield from zip(batch, self.model.generate([rows[row] for row in batch], decoding), strict=True)
+
+
+class Job:
+    """A prompt on its way to its generations."""
+
+    def __init__(self, row: Encoded, decoding: Decoding, number: int = 0) -> None:
+        self.row = row
+        self.decoding = decoding
+        self.number = number
+        self._found: dict[int, Generation] = {}
+
+    @property
+    def width(self) -> int:
+        """Tokens of one lane, at most."""
+        return len(self.row.prompt_ids) + self.decoding.max_new_tokens
+
+    @property
+    def is_done(self) -> bool:
+        return len(self._found) == self.decoding.candidates
+
+    @property
+    def generations(self) -> list[Generation]:
+        return [self._found[copy] for copy in range(self.decoding.candidates)]
+
+    def finish(self, lane: Lane, generation: Generation) -> None:
+        self._found[lane.copy] = generation
+
+
+class Flight:
+    """Jobs that are decoded together, token by token; others join between two tokens, done ones leave."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.engine = engine
+        self.model = engine.model
+        self.model.network.eval()
+        self.ends = set(self.model.end_token_ids())
+        self.lanes: list[Lane] = []
+        self.jobs: list[Job] = []
+        """The job of each lane, then of those that join at the next step."""
+        self._network: Lanes | None = None
+        self._new: list[Job] = []
+
+    def has_room(self, row: Encoded, decoding: Decoding) -> bool:
+        if not self.jobs:
+            return True
+        if self.lanes and not self.model.can_join:
+            return False
+        widest = max([len(row.prompt_ids) + decoding.max_new_tokens, *(job.width for job in self.jobs)])
+        budget = self.engine.batch_tokens
+        if self.lanes and not self._new and widest * len(self.lanes) > (1 - JOIN_FROM) * budget:
+            return False
+        return widest * (len(self.jobs) + decoding.candidates) <= budget
+
+    def add(self, job: Job) -> None:
+        self._new.append(job)
+        self.jobs += [job] * job.decoding.candidates
+
+    @torch.inference_mode()
+    def step(self) -> list[Job]:
+        """One token in each lane; the jobs that are done with it."""
+        if self._new:
+            self._start()
+        assert self._network is not None
+        tokens = choose(self._network.logits, self.lanes)
+        for lane, token in zip(self.lanes, tokens, strict=True):
+            lane.ids.append(token)
+        is_over = [lane.ids[-1] in self.ends or len(lane.ids) == lane.decoding.max_new_tokens for lane in self.lanes]
+        done = self._land(is_over) if any(is_over) else []
+        if self.lanes:
+            self._network.advance([lane.ids[-1] for lane in self.lanes])
+        return done
+
+    def _start(self) -> None:
+        """Jobs with as many candidates each are read in one batch."""
+        for count in sorted({job.decoding.candidates for job in self._new}):
+            jobs = [job for job in self._new if job.decoding.candidates == count]
+            started = self.model.start([job.row for job in jobs], self.engine.remembered)
+            if count > 1:
+                started.repeat(count)
+            if self.lanes and self._network is not None:
+                self._network.join(started)
+            else:
+                self._network = started
+            self.lanes += [Lane(job.row.prompt_ids, job.decoding, copy) for job in jobs for copy in range(count)]
+        ordered = sorted(self._new, key=lambda job: job.decoding.candidates)
+        self.jobs[len(self.jobs) - sum(job.decoding.candidates for job in ordered) :] = [
+            job for job in ordered for _ in range(job.decoding.candidates)
+        ]
+        self._new = []
+
+    def _land(self, is_over: list[bool]) -> list[Job]:
+        done = []
+        for lane, job, over in zip(self.lanes, self.jobs, is_over, strict=True):
+            if over:
+                job.finish(lane, self.model.generation(job.row, lane.ids, lane.near_ties))
+                if job.is_done:
+                    done.append(job)
+        order = order_of([number for number, over in enumerate(is_over) if not over])
+        self.lanes, self.jobs = [self.lanes[n] for n in order], [self.jobs[n] for n in order]
+        if order and self._network is not None:
+            self._network.keep(order)
+        return done

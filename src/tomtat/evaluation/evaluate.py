@@ -1,5 +1,6 @@
 """Run a summarizer over examples, score it beside its yardsticks, keep it all in the run folder."""
 
+import copy
 import hashlib
 import json
 import os
@@ -22,15 +23,15 @@ from tomtat.evaluation.yardsticks import lead3, oracle, others
 from tomtat.metrics import Rows, Scored, Scorer, score_rows
 from tomtat.metrics.significance import Difference, differences, holm
 from tomtat.metrics.values import share_of
-from tomtat.models import Encoded, load_base
+from tomtat.models import load_base
 from tomtat.models.loading import warn_if_another_base
 from tomtat.models.precision import cast_parameters
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
-from tomtat.summarizer import Summarizer
+from tomtat.summarizer import Summarizer, Summary
 from tomtat.text import words
-from tomtat.types import Example, Generation, Score
+from tomtat.types import Example, Generation, Score, Source
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def evaluate(
         ),
     )
     summarizer = Summarizer.load(folder, device, base=base)
-    rows = _encode(summarizer, loaded.examples, progress)
-    generations = {UNTUNED: _untuned(summarizer, rows, folder, base, progress)} if yardsticks else {}
-    generations[TUNED] = summarizer.engine.generate(rows, summarizer.decoding, progress, "tuned model")
+    sources = [example.source for example in loaded.examples]
+    generations = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)} if yardsticks else {}
+    generations[TUNED] = summarizer.generate(sources, progress, "tuned model")
     found, leakage_note = _leakage(folder, loaded.examples, progress) if leakage else (None, [])
     evaluation = assess(
         spec,
@@ -164,12 +165,15 @@ def evaluate(
         yardsticks=yardsticks,
         progress=progress,
         generations=generations,
-        share_read=[row.share_read for row in rows],
+        share_read=[summary.share_read for summary in generations[TUNED]],
         leakage=found,
         notes=leakage_note,
         settings={
             **asdict(summarizer.decoding),
             "max_source_tokens": summarizer.max_source_tokens,
+            "long_inputs": summarizer.long_inputs,
+            "engine": summarizer.engine.name,
+            "limits": {name: value for name, value in asdict(summarizer.limits).items() if value},
             "precision": str(summarizer.model.dtype).removeprefix("torch."),
             "device": str(summarizer.model.device),
         },
@@ -224,7 +228,7 @@ def assess(
     yardsticks: bool,
     progress: Progress,
     path: Path,
-    generations: Mapping[str, list[Generation]] | None = None,
+    generations: Mapping[str, Sequence[Generation]] | None = None,
     share_read: list[float] | None = None,
     leakage: Leakage | None = None,
     notes: Sequence[str] = (),
@@ -346,28 +350,22 @@ def _leakage(folder: RunFolder, examples: list[Example], progress: Progress) -> 
     return found, [found.sentence(len(examples))] if found.seen else []
 
 
-def _encode(summarizer: Summarizer, examples: list[Example], progress: Progress) -> list[Encoded]:
-    rows = summarizer.encode(example.source for example in examples)
-    if cut := sum(row.source_was_cut for row in rows):
-        limit = summarizer.max_source_tokens
-        progress.note(f"{cut:,} of {len(rows):,} texts are longer than {limit} tokens: only their beginning was read")
-    return rows
-
-
 def _untuned(
-    summarizer: Summarizer, rows: list[Encoded], folder: RunFolder, base: str | None, progress: Progress
-) -> list[Generation]:
+    summarizer: Summarizer, sources: list[Source], folder: RunFolder, base: str | None, progress: Progress
+) -> list[Summary]:
     """What the base writes for the same prompts under the same limits."""
     name = "untuned model"
     if summarizer.model.peft is not None:
         with summarizer.model.untuned():
-            return summarizer.engine.generate(rows, summarizer.decoding, progress, name)
+            return summarizer.generate(sources, progress, name)
     config = folder.config
     model = load_base(config.model.model_copy(update={"name": base or config.model.name}), config.prompt)
     warn_if_another_base(model.source, folder.info()["base"])
     cast_parameters(model.network, summarizer.model.dtype)
     model.network.to(summarizer.model.device)
-    return TorchEngine(model, config.generate.batch_tokens).generate(rows, summarizer.decoding, progress, name)
+    untuned = copy.copy(summarizer)
+    untuned.engine = TorchEngine(model, config.generate.batch_tokens)
+    return untuned.generate(sources, progress, name)
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

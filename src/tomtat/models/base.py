@@ -5,14 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
 
+from tomtat.models.decoding import Decoding
+from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.ngrams import NoRepeatedNgrams
 from tomtat.models.sources import ModelSource
+from tomtat.models.switching import Adapters
 from tomtat.prompts import Prompt
 from tomtat.types import Generation
 
@@ -35,15 +39,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.target_ids)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How summaries are generated."""
-
-    max_new_tokens: int
-    num_beams: int = 1
-    no_repeat_ngram: int = 0
 
 
 class SummarizerModel(ABC):
@@ -79,7 +74,7 @@ class SummarizerModel(ABC):
 
     def encode(self, text: str, summary: str | None, max_source_tokens: int) -> Encoded:
         """Token ids of the prompt around `text`, the text cut to `max_source_tokens`, and of the summary."""
-        kept, share_read = self._cut(self._as_plain_text(text), max_source_tokens)
+        kept, share_read = self.cut(text, max_source_tokens)
         target = self._target_ids(self._as_plain_text(summary)) if summary is not None else []
         return Encoded(self._prompt_ids(self.prompt.render(kept)), target, share_read)
 
@@ -106,18 +101,42 @@ class SummarizerModel(ABC):
         logits, labels = self.target_logits(rows)
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
+    @property
+    def front_ids(self) -> list[int]:
+        """What all prompts begin with; none where that can't be read apart from the rest."""
+        return []
+
+    @property
+    @abstractmethod
+    def has_lanes(self) -> bool:
+        """Whether this family can be decoded lane by lane; where not, Transformers' `generate` does it by batches."""
+
+    can_join: bool = True
+    """Whether lanes may join others that are further on."""
+
+    @abstractmethod
+    def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Lanes:
+        """Read the prompts; what was computed before under the same weights is not computed again."""
+
     @torch.inference_mode()
-    def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[Generation]:
-        """One generation per row, in order."""
+    def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
+        """By Transformers: beams, and families without lanes. One list per row, with each candidate asked for."""
         self.network.eval()
         inputs, skip = self._generation_inputs(rows)
         processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
-        output = self.network.generate(
-            **inputs,
-            generation_config=self._generation_config(decoding),
-            logits_processor=processors,
-        )
-        return [self._generation(row, sequence[skip:].tolist()) for row, sequence in zip(rows, output, strict=True)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(decoding.seed)
+            output = self.network.generate(
+                **inputs,
+                generation_config=self._generation_config(decoding),
+                logits_processor=processors,
+            )
+        each = decoding.candidates
+        texts = output[:, skip:].tolist()
+        return [
+            [self.generation(row, ids) for ids in texts[number * each : (number + 1) * each]]
+            for number, row in enumerate(rows)
+        ]
 
     @abstractmethod
     def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:
@@ -136,10 +155,11 @@ class SummarizerModel(ABC):
             min_length=0,
             min_new_tokens=None,
             num_beams=decoding.num_beams,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            num_return_sequences=decoding.candidates,
+            do_sample=decoding.temperature > 0,
+            temperature=decoding.temperature or None,
+            top_p=decoding.top_p if decoding.temperature else None,
+            top_k=0 if decoding.temperature else None,
             length_penalty=1.0,
             early_stopping=decoding.num_beams > 1,
             repetition_penalty=1.0,
@@ -154,7 +174,8 @@ class SummarizerModel(ABC):
         value = self.tokenizer.pad_token_id
         return int(value if value is not None else self.tokenizer.eos_token_id)
 
-    def _generation(self, row: Encoded, new_ids: list[int]) -> Generation:
+    def generation(self, row: Encoded, new_ids: list[int], near_ties: int = 0) -> Generation:
+        """Token ids as a text without special tokens; what follows an end token is none of it."""
         ends = set(self.end_token_ids())
         length = next((number + 1 for number, token in enumerate(new_ids) if token in ends), None)
         text = self.tokenizer.decode(new_ids[:length], skip_special_tokens=True).strip()
@@ -163,19 +184,34 @@ class SummarizerModel(ABC):
             prompt_tokens=len(row.prompt_ids),
             new_tokens=len(new_ids) if length is None else length,
             finish_reason="length" if length is None else "stop",
+            near_ties=near_ties,
         )
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        return Adapters(self.network, self.peft)
 
     @contextmanager
     def untuned(self) -> Iterator["SummarizerModel"]:
         """The same network with its adapters switched off."""
-        with self.peft.disable_adapter():
+        with self.adapters.using(None):
             yield self
 
-    def _cut(self, text: str, limit: int) -> tuple[str, float]:
+    @property
+    def weights_key(self) -> str:
+        """Names the weights that what an engine remembers was computed with."""
+        return str(self.adapters.active)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a source, as the limit counts them."""
+        return len(self.tokenizer(self._as_plain_text(text), add_special_tokens=False)["input_ids"])
+
+    def cut(self, text: str, limit: int) -> tuple[str, float]:
         """The longest beginning of a text that has at most `limit` tokens, and its share of them.
 
         Only the source is cut, never the prompt.
         """
+        text = self._as_plain_text(text)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=self.tokenizer.is_fast)
         count = len(encoded["input_ids"])
         if count <= limit:

@@ -1,15 +1,21 @@
 """Causal models with a chat template: SmolLM2, Llama and their kind."""
 
+import inspect
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
 
 from tomtat.errors import ModelError
 from tomtat.models.base import IGNORED, Encoded, SummarizerModel
+from tomtat.models.lanes import CausalLanes, Remembered
 
 _MARK = "\u2402summary\u2403"
+FRONT_FROM = 8
+"""Prompts that begin with fewer tokens in common are read whole."""
+
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of families whose logits are more than the head's product; these go through the whole forward."""
 
@@ -57,6 +63,29 @@ class CausalModel(SummarizerModel):
             return logits[is_target], labels[is_target]
         hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         return self.network.get_output_embeddings()(hidden[is_target]), labels[is_target]
+
+    @cached_property
+    def has_lanes(self) -> bool:
+        # Layers with a sliding window or a state of their own can't be cut and joined like plain attention.
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        takes = inspect.signature(type(self.network).forward).parameters
+        plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.network.config).layers)
+        return plain and {"position_ids", "logits_to_keep"} <= set(takes)
+
+    def start(self, rows: Sequence[Encoded], remembered: Remembered) -> CausalLanes:
+        ids = self.front_ids
+        if remembered.front is None and len(ids) >= FRONT_FROM:
+            remembered.front = CausalLanes(self.network, [ids], self.pad_token_id, None).front(ids)
+        fits = all(row.prompt_ids[: len(ids)] == ids and len(row.prompt_ids) > len(ids) for row in rows)
+        front = remembered.front if fits else None
+        return CausalLanes(self.network, [row.prompt_ids for row in rows], self.pad_token_id, front)
+
+    @cached_property
+    def front_ids(self) -> list[int]:
+        """What the prompts of all texts begin with: the template up to the text."""
+        one, other = (self._prompt_ids(self.prompt.render(text)) for text in ("a", "7"))
+        return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
 
     def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:
         prompts = [row.prompt_ids for row in rows]

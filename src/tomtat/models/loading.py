@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.errors import ModelError, RunError
 from tomtat.files import write_json
-from tomtat.models.base import Decoding, SummarizerModel
+from tomtat.models.base import SummarizerModel
 from tomtat.models.causal import CausalModel
+from tomtat.models.decoding import Decoding, Limits, LongInputs
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
 from tomtat.models.seq2seq import Seq2SeqModel
 from tomtat.models.sources import ModelSource, resolve
@@ -33,6 +34,8 @@ class TrainedInfo:
     prompt: Prompt
     max_source_tokens: int
     decoding: Decoding
+    limits: Limits = Limits()
+    long_inputs: LongInputs = "tree"
 
     def save(self, folder: Path) -> None:
         write_json(folder / TRAINED_FILE, asdict(self))
@@ -47,6 +50,8 @@ class TrainedInfo:
                 prompt=Prompt(**value["prompt"]),
                 max_source_tokens=value["max_source_tokens"],
                 decoding=Decoding(**value["decoding"]),
+                limits=Limits(**value.get("limits", {})),
+                long_inputs=value.get("long_inputs", "tree"),
             )
         except (OSError, ValueError, KeyError, TypeError):
             raise RunError(
@@ -69,13 +74,19 @@ def place(model: SummarizerModel, settings: ModelSettings) -> None:
 
 
 def load_trained(
-    folder: Path, device: str = "auto", precision: str = "auto", base: str | None = None
+    folder: Path, device: str = "auto", precision: str = "auto", base: str | None = None, fold: bool = False
 ) -> tuple[SummarizerModel, TrainedInfo]:
-    """What a run trained: a folder with an adapter, or with a whole model. `base` names the base model's place here."""
+    """What a run trained: a folder with an adapter, or with a whole model.
+
+    `base` names the base model's place here. With `fold` the adapter's update is added to the weights, in fp32 and
+    before they are cast, so that it costs nothing per token.
+    """
     info = TrainedInfo.load(folder)
     model = (
         _load_adapter(folder, info, base) if (folder / "adapter_config.json").is_file() else _load_whole(folder, info)
     )
+    if fold:
+        model.adapters.fold()
     place(model, ModelSettings.model_construct(device=device, precision=precision))
     model.network.eval()
     return model, info
@@ -116,6 +127,17 @@ def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> 
 def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
     network, tokenizer = _load(folder)
     return _wrap(network, tokenizer, info.prompt, resolve(str(folder)))
+
+
+def without_network(folder: Path, info: TrainedInfo | None, is_encoder_decoder: bool) -> SummarizerModel:
+    """Tokenizer and prompt alone, for engines that have the weights in a form of their own."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    prompt = info.prompt if info else choose_prompt(PromptSettings(), is_encoder_decoder)
+    kind = Seq2SeqModel if is_encoder_decoder else CausalModel
+    return kind(None, tokenizer, prompt, ModelSource(str(folder), folder, ""))
 
 
 def _load(path: Path) -> tuple[Any, Any]:

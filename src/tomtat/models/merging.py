@@ -1,5 +1,6 @@
 """An adapter folded into its base: one plain Transformers model that any tool loads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder
 from tomtat.models.base import SummarizerModel
-from tomtat.models.loading import TrainedInfo, load_trained
+from tomtat.models.loading import load_trained
 from tomtat.quiet import quiet_peft, quiet_transformers
 
 
@@ -21,7 +22,7 @@ def save_merged(trained: Path, folder: Path, base: str | None = None) -> None:
     with replace_folder(folder) as new, quiet_transformers():
         network.save_pretrained(new)
         model.save_tokenizer(new)
-        TrainedInfo("merged", info.base, info.prompt, info.max_source_tokens, info.decoding).save(new)
+        replace(info, method="merged").save(new)
 
 
 def merge(model: SummarizerModel) -> Any:

@@ -3,6 +3,8 @@
 import torch
 from transformers import LogitsProcessor
 
+from tomtat.models.decoding import continuations
+
 
 class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc]
     """Transformers' own processor counts a causal model's prompt too, so it forbids copying from the article:
@@ -16,12 +18,6 @@ class NoRepeatedNgrams(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.clone()
         for row, ids in enumerate(input_ids[:, self.skip :].tolist()):
-            if banned := self._continuations(ids):
+            if banned := continuations(ids, self.size):
                 scores[row, banned] = -torch.inf
         return scores
-
-    def _continuations(self, ids: list[int]) -> list[int]:
-        """Tokens that would complete an n-gram which stands in `ids` already."""
-        keep = self.size - 1
-        last = ids[len(ids) - keep :]
-        return [ids[start + keep] for start in range(len(ids) - keep) if ids[start : start + keep] == last]

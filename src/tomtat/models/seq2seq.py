@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from tomtat.models.base import IGNORED, Encoded, SummarizerModel
+from tomtat.models.lanes import Remembered, Seq2SeqLanes
+
+RELATIVE = ("t5", "mt5", "umt5")
+"""Families whose decoder counts positions from the token at hand, so that lanes may be of different ages."""
 
 
 class Seq2SeqModel(SummarizerModel):
@@ -22,6 +26,32 @@ class Seq2SeqModel(SummarizerModel):
         starts = self.network.prepare_decoder_input_ids_from_labels(labels=labels)
         logits = self.network(**inputs, decoder_input_ids=starts, use_cache=False).logits
         return logits.flatten(0, 1), labels.flatten()
+
+    @property
+    def weights_key(self) -> str:
+        # Adapters in the decoder alone leave the encoder's states as they are.
+        return super().weights_key if self.adapters.touches(self.network.get_encoder()) else "encoder"
+
+    @property
+    def has_lanes(self) -> bool:
+        # BART's kind forces tokens at the start or the end, by settings that only `generate` knows.
+        return self.model_type in RELATIVE
+
+    def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Seq2SeqLanes:
+        prompts = [tuple(row.prompt_ids) for row in rows]
+        if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in remembered.states]:
+            mask = self.mask(new)
+            states = self.network.get_encoder()(input_ids=self.pad(new, self.pad_token_id), attention_mask=mask)
+            fresh = {p: s[: len(p)] for p, s in zip(new, states.last_hidden_state, strict=True)}
+        else:
+            fresh = {}
+        found = [fresh[prompt] if prompt in fresh else remembered.states[prompt] for prompt in prompts]
+        for prompt, states in fresh.items():
+            remembered.remember(prompt, states)
+        padded = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+        start = self.network.generation_config.decoder_start_token_id
+        start = self.network.config.decoder_start_token_id if start is None else start
+        return Seq2SeqLanes(self.network, padded, self.mask(prompts).bool(), int(start))
 
     def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:
         prompts = [row.prompt_ids for row in rows]

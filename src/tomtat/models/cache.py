@@ -1,0 +1,79 @@
+"""Keys and values of attention, in memory that grows by pieces."""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+ROOM = 64
+"""Positions allocated beyond what is needed. Transformers' own layer copies everything at each token."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values (lanes, heads, positions, head width), with lanes that come and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room: list[torch.Tensor] = []
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        start = self.get_seq_length()
+        end = start + keys.shape[-2]
+        if not self._room or end > self._room[0].shape[-2]:
+            self._grow(keys, values, start, end + ROOM)
+        for room, new in zip(self._room, (keys, values), strict=True):
+            room[:, :, start:end] = new
+        self._hold(end)
+        return self.keys, self.values
+
+    def _grow(self, keys: torch.Tensor, values: torch.Tensor, length: int, size: int) -> None:
+        rooms = [new.new_empty(*new.shape[:2], size, new.shape[3]) for new in (keys, values)]
+        for room, old in zip(rooms, self._room, strict=False):
+            room[:, :, :length] = old[:, :, :length]
+        self._room = rooms
+
+    def _hold(self, length: int) -> None:
+        self.keys, self.values = (room[:, :, :length] for room in self._room)
+        self.is_initialized = True
+
+    def put(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Hold exactly these."""
+        self._room = [keys, values]
+        self._hold(keys.shape[-2])
+
+    def keep(self, order: list[int]) -> None:
+        """Lane `order[n]` becomes lane n; each is n or comes from behind those kept, so that little is copied."""
+        length = self.get_seq_length()
+        for place, lane in enumerate(order):
+            if place != lane:
+                for room in self._room:
+                    room[place, :, :length] = room[lane, :, :length]
+        self._room = [room[: len(order)] for room in self._room]
+        self._hold(length)
+
+    def repeat(self, times: int) -> None:
+        self.put(self.keys.repeat_interleave(times, 0), self.values.repeat_interleave(times, 0))
+
+    def join(self, other: "GrowingLayer", left: bool) -> None:
+        """Further lanes; the shorter ones are filled with zeros, which a mask must hide."""
+        both = zip((self.keys, self.values), (other.keys, other.values), strict=True)
+        self.put(*(torch.cat(level(ours, theirs, left)) for ours, theirs in both))
+
+
+def level(ours: torch.Tensor, theirs: torch.Tensor, left: bool, dimension: int = 2) -> list[torch.Tensor]:
+    """Both at the longer one's length along a dimension, filled with zeros on the left or the right."""
+    length = max(ours.shape[dimension], theirs.shape[dimension])
+    filled = []
+    for part in (ours, theirs):
+        shape = list(part.shape)
+        shape[dimension] = length - shape[dimension]
+        zeros = part.new_zeros(shape)
+        filled.append(torch.cat([zeros, part] if left else [part, zeros], dimension) if shape[dimension] else part)
+    return filled
+
+
+def growing_cache(layers: int) -> Any:
+    cache = DynamicCache()
+    cache.layers = [GrowingLayer() for _ in range(layers)]
+    cache.layer_class_to_replicate = None
+    return cache

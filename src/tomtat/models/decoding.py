@@ -1,0 +1,127 @@
+"""How summaries are generated, and how the next token is chosen."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+Method = Literal["greedy", "beam", "sample", "mbr"]
+
+NEAR_TIE = 1e-4
+"""Two logits this close are told apart by rounding, which differs with the batch: such choices are counted."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How summaries are generated. It travels with an adapter."""
+
+    max_new_tokens: int
+    num_beams: int = 1
+    no_repeat_ngram: int = 0
+    temperature: float = 0.0
+    """Above 0, tokens are drawn at random; logits are divided by it."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together have this probability."""
+    candidates: int = 1
+    """Above 1, this many summaries are drawn, and the one of least Bayes risk is taken."""
+    seed: int = 0
+
+    @property
+    def method(self) -> Method:
+        if self.candidates > 1:
+            return "mbr"
+        if self.temperature > 0:
+            return "sample"
+        return "beam" if self.num_beams > 1 else "greedy"
+
+
+LongInputs = Literal["tree", "truncate"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a summary is held to after it was generated."""
+
+    max_words: int | None = None
+    max_sentences: int | None = None
+    whole_sentences: bool = False
+    """Drop the half sentence where the token limit cut a summary."""
+    language: str | None = None
+    """ISO 639-1 code; among candidates, those in this language go first."""
+
+
+@dataclass
+class Lane:
+    """One summary on its way."""
+
+    prompt_ids: list[int]
+    decoding: Decoding
+    copy: int = 0
+    """Which of its prompt's candidates it is."""
+    ids: list[int] = field(default_factory=list)
+    near_ties: int = 0
+    draws: torch.Tensor | None = None
+    """One number in [0, 1) per token, drawn beforehand: so a summary does not depend on its neighbours."""
+
+    def __post_init__(self) -> None:
+        # The first of several candidates is the greedy one: among them should be what would have been said anyway.
+        if self.decoding.temperature > 0 and not (self.copy == 0 and self.decoding.candidates > 1):
+            self.draws = draws(self.decoding, self.prompt_ids, self.copy)
+
+
+def draws(decoding: Decoding, prompt_ids: list[int], copy: int) -> torch.Tensor:
+    """The random numbers of a lane (max_new_tokens,), from the seed, its prompt and its number among the candidates."""
+    name = repr((decoding.seed, copy, prompt_ids)).encode()
+    seed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
+    return torch.rand(decoding.max_new_tokens, generator=torch.Generator().manual_seed(seed))
+
+
+def choose(logits: torch.Tensor, lanes: list[Lane]) -> list[int]:
+    """The next token of each lane, from `logits` (lanes, vocabulary)."""
+    scores = logits.float()
+    if any(lane.decoding.no_repeat_ngram for lane in lanes):
+        scores = _without_repeats(scores, lanes)
+    best, likeliest = scores.topk(2)
+    tokens: list[int] = likeliest[:, 0].tolist()
+    for number in ((best[:, 0] - best[:, 1]) < NEAR_TIE).nonzero().flatten().tolist():
+        lanes[number].near_ties += 1
+    if drawing := [number for number, lane in enumerate(lanes) if lane.draws is not None]:
+        for number, token in zip(drawing, _drawn(scores[drawing], [lanes[n] for n in drawing]), strict=True):
+            tokens[number] = token
+    return tokens
+
+
+def _without_repeats(scores: torch.Tensor, lanes: list[Lane]) -> torch.Tensor:
+    scores = scores.clone()
+    for number, lane in enumerate(lanes):
+        size = lane.decoding.no_repeat_ngram
+        if size and (banned := continuations(lane.ids, size)):
+            scores[number, banned] = -torch.inf
+    return scores
+
+
+def _drawn(scores: torch.Tensor, lanes: list[Lane]) -> list[int]:
+    """Inverse of the cumulative probability at each lane's next number, likeliest tokens first."""
+
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, device=scores.device)[:, None]
+
+    scores = scores / column([lane.decoding.temperature for lane in lanes])
+    sure, order = scores.softmax(-1).sort(descending=True, stable=True)
+    total = sure.cumsum(-1)
+    # The nucleus is the shortest beginning with at least top_p (Holtzman et al. 2020).
+    inside = (total - sure) < column([lane.decoding.top_p for lane in lanes])
+    mass = (sure * inside).sum(-1, keepdim=True)
+    where = column([float(lane.draws[len(lane.ids)]) for lane in lanes if lane.draws is not None]) * mass
+    places = torch.searchsorted(total, where, right=True)
+    places = torch.minimum(places, inside.sum(-1, keepdim=True) - 1)
+    drawn: list[int] = order.gather(1, places).flatten().tolist()
+    return drawn
+
+
+def continuations(ids: list[int], size: int) -> list[int]:
+    """Tokens that would complete an n-gram of this size which stands in `ids` already."""
+    keep = size - 1
+    last = ids[len(ids) - keep :]
+    return [ids[start + keep] for start in range(len(ids) - keep) if ids[start : start + keep] == last]

@@ -1,0 +1,64 @@
+"""Linear layers in 8 bits on a CPU, by the kernels that come with torch (FBGEMM, or oneDNN where it has VNNI).
+
+Weights are rounded once, one scale a row; activations at each call, one scale a token, because torch's own dynamic
+quantization takes one scale for the whole batch, and a single outlier then rounds everyone else away.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+EXACT_LOGITS = 64
+"""The likeliest tokens whose logits are computed again in full precision: the head is where 8 bits cost most."""
+
+_SMALLEST = 1e-9
+
+
+def quantize(network: Any) -> None:
+    """Replace each linear layer by its 8-bit form, in place. Adapters must be folded in; they can't be taken out again."""
+    head = network.get_output_embeddings()
+    for name, module in list(network.named_modules()):
+        layer = getattr(module, "base_layer", module)
+        if not isinstance(layer, nn.Linear) or name.endswith(".base_layer"):
+            continue
+        parent = network.get_submodule(name.rpartition(".")[0])
+        kind = Int8Head if module is head else Int8Linear
+        setattr(parent, name.rpartition(".")[2], kind(layer))
+
+
+class Int8Linear(nn.Module):
+    weight = None
+    """There is none in floating point; Transformers' T5 asks."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach().float()
+        scales = (weight.abs().amax(1) / 127).clamp_min(_SMALLEST).double()
+        zeros = torch.zeros(len(weight), dtype=torch.long)
+        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        bias = layer.bias.detach().float() if layer.bias is not None else None
+        self._packed = torch.ops.quantized.linear_prepack(rounded, bias)
+        # Without VNNI two products are added in 16 bits, which overflow unless activations have 7.
+        self._seven_bits = not torch.cpu._is_vnni_supported()
+        self._has_bias = bias is not None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self._has_bias:
+            return torch.ops.quantized.linear_dynamic(inputs, self._packed, self._seven_bits)
+        largest = inputs.abs().amax(-1, keepdim=True).clamp_min_(_SMALLEST)
+        return torch.ops.quantized.linear_dynamic(inputs / largest, self._packed, self._seven_bits).mul_(largest)
+
+
+class Int8Head(Int8Linear):
+    """Logits in 8 bits, the likeliest of them exact."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer)
+        self.exact = layer.weight
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(hidden)
+        likeliest = logits.topk(min(EXACT_LOGITS, logits.shape[-1])).indices
+        exact = (self.exact[likeliest] @ hidden[..., None]).squeeze(-1)
+        return logits.scatter_(-1, likeliest, exact)

@@ -1,0 +1,193 @@
+"""Summaries decoded side by side, one token of each at a time.
+
+Transformers' `generate` runs a batch until its longest summary ends, and copies the whole cache at each token. Here
+lanes leave when their summary ends, others join between two tokens, and a prompt is read once for all its candidates.
+"""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tomtat.models.cache import GrowingLayer, growing_cache, level
+
+
+@dataclass(frozen=True)
+class Front:
+    """What all prompts begin with, read once."""
+
+    ids: list[int]
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values (1, heads, tokens, head width) of each layer."""
+
+
+@dataclass
+class Remembered:
+    """What was computed for earlier prompts and holds as long as the weights do."""
+
+    front: Front | None = None
+    states: OrderedDict[tuple[int, ...], torch.Tensor] = field(default_factory=OrderedDict)
+    """The encoder's states (tokens, width) of the latest sources."""
+    token_limit: int = 65_536
+
+    def remember(self, prompt: tuple[int, ...], states: torch.Tensor) -> None:
+        self.states[prompt] = states
+        while len(self.states) > 1 and sum(map(len, self.states)) > self.token_limit:
+            self.states.popitem(last=False)
+
+
+class Lanes(ABC):
+    """What the network remembers of each lane."""
+
+    logits: torch.Tensor
+    """(lanes, vocabulary) for the next token of each lane."""
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @abstractmethod
+    def advance(self, tokens: list[int]) -> None:
+        """Take one token in each lane."""
+
+    @abstractmethod
+    def keep(self, order: list[int]) -> None:
+        """Lane `order[n]` becomes lane n, the others go; `order` comes from `order_of`."""
+
+    @abstractmethod
+    def repeat(self, times: int) -> None:
+        """Each lane this many times, side by side."""
+
+    @abstractmethod
+    def join(self, other: Any) -> None:
+        """Append another's lanes, which are its own no longer."""
+
+
+def order_of(alive: list[int]) -> list[int]:
+    """Lanes to keep, such that few must move: those from behind fill the gaps."""
+    count = len(alive)
+    behind = iter(lane for lane in alive if lane >= count)
+    staying = set(alive)
+    return [lane if lane in staying else next(behind) for lane in range(count)]
+
+
+class CausalLanes(Lanes):
+    """Columns are the shared front, then padding, then the prompt's own tokens and the new ones."""
+
+    def __init__(self, network: Any, prompts: Sequence[list[int]], pad: int, front: Front | None) -> None:
+        self.network = network
+        device = network.get_input_embeddings().weight.device
+        start = len(front.ids) if front else 0
+        width = max(map(len, prompts)) - start
+        ids = [[pad] * (width - len(prompt) + start) + prompt[start:] for prompt in prompts]
+        seen = [[1] * start + [0] * (width - len(prompt) + start) + [1] * (len(prompt) - start) for prompt in prompts]
+        self._mask = torch.tensor(seen, dtype=torch.bool, device=device)
+        self._cache = growing_cache(network.config.get_text_config().num_hidden_layers)
+        if front:
+            for layer, (keys, values) in zip(self._cache.layers, front.layers, strict=True):
+                layer.update(*(part.expand(len(prompts), -1, -1, -1) for part in (keys, values)))
+        positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, start:]
+        self._positions = positions[:, -1]
+        self._run(torch.tensor(ids, device=device), positions)
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> None:
+        output = self.network(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits = output.logits[:, -1]
+
+    def front(self, ids: list[int]) -> Front:
+        """The first lane's memory of these tokens, with which its prompt begins."""
+        # A copy of its own, because the rest goes when the lanes do.
+        parts = [(layer.keys[:1, :, : len(ids)], layer.values[:1, :, : len(ids)]) for layer in self._cache.layers]
+        return Front(ids, [(keys.clone(), values.clone()) for keys, values in parts])
+
+    def advance(self, tokens: list[int]) -> None:
+        ids = torch.tensor(tokens, device=self._mask.device)[:, None]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
+        self._positions = self._positions + 1
+        self._run(ids, self._positions[:, None])
+
+    def keep(self, order: list[int]) -> None:
+        index = torch.tensor(order, device=self._mask.device)
+        self.logits, self._mask, self._positions = (p[index] for p in (self.logits, self._mask, self._positions))
+        for layer in self._cache.layers:
+            layer.keep(order)
+
+    def repeat(self, times: int) -> None:
+        parts = (self.logits, self._mask, self._positions)
+        self.logits, self._mask, self._positions = (part.repeat_interleave(times, 0) for part in parts)
+        for layer in self._cache.layers:
+            layer.repeat(times)
+
+    def join(self, other: "CausalLanes") -> None:
+        self.logits = torch.cat([self.logits, other.logits])
+        self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
+        self._positions = torch.cat([self._positions, other._positions])
+        for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            ours.join(theirs, left=True)
+
+
+class Seq2SeqLanes(Lanes):
+    """The encoder's states of each source, and the decoder's memory."""
+
+    def __init__(self, network: Any, states: torch.Tensor, mask: torch.Tensor, start: int) -> None:
+        """`states` (lanes, tokens, width) with `mask` (lanes, tokens) come from the encoder."""
+        from transformers.cache_utils import EncoderDecoderCache
+
+        self.network = network
+        self._states, self._source_mask = states, mask
+        config = network.config
+        layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
+        self._cache = EncoderDecoderCache(growing_cache(layers), growing_cache(layers))
+        self._mask = mask.new_ones(len(states), 0)
+        self.advance([start] * len(states))
+
+    @property
+    def _layers(self) -> list[tuple[GrowingLayer, GrowingLayer]]:
+        return list(zip(self._cache.self_attention_cache.layers, self._cache.cross_attention_cache.layers, strict=True))
+
+    def advance(self, tokens: list[int]) -> None:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
+        output = self.network(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
+            attention_mask=self._source_mask,
+            decoder_input_ids=torch.tensor(tokens, device=self._mask.device)[:, None],
+            decoder_attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.logits = output.logits[:, -1]
+
+    def keep(self, order: list[int]) -> None:
+        index = torch.tensor(order, device=self._mask.device)
+        self.logits, self._mask, self._states = (part[index] for part in (self.logits, self._mask, self._states))
+        self._source_mask = self._source_mask[index]
+        for own, cross in self._layers:
+            own.keep(order)
+            cross.keep(order)
+
+    def repeat(self, times: int) -> None:
+        parts = (self.logits, self._mask, self._states, self._source_mask)
+        self.logits, self._mask, self._states, self._source_mask = (part.repeat_interleave(times, 0) for part in parts)
+        for own, cross in self._layers:
+            own.repeat(times)
+            cross.repeat(times)
+
+    def join(self, other: "Seq2SeqLanes") -> None:
+        self.logits = torch.cat([self.logits, other.logits])
+        self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
+        self._states = torch.cat(level(self._states, other._states, left=False, dimension=1))
+        self._source_mask = torch.cat(level(self._source_mask, other._source_mask, left=False, dimension=1))
+        for (own, cross), (their_own, their_cross) in zip(self._layers, other._layers, strict=True):
+            own.join(their_own, left=True)
+            cross.join(their_cross, left=False)
