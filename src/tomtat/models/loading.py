@@ -57,7 +57,7 @@ class TrainedInfo:
 def load_base(settings: ModelSettings, prompt: PromptSettings) -> SummarizerModel:
     """The untuned model in fp32, ready for adapters; `place` brings it to its device and dtype."""
     source = resolve(settings.name, settings.revision)
-    network, tokenizer = _load(source.path)
+    network, tokenizer = load_plain(source.path)
     return _wrap(network, tokenizer, choose_prompt(prompt, network.config.is_encoder_decoder), source)
 
 
@@ -92,7 +92,7 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
             f"The adapter in {folder} needs its base model. {error} (Or name its folder with --base.)"
         ) from None
     warn_if_another_base(source, info.base)
-    network, tokenizer = _load(source.path)
+    network, tokenizer = load_plain(source.path)
     model = _wrap(network, tokenizer, info.prompt, source)
     try:
         with quiet_peft():
@@ -114,11 +114,12 @@ def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> 
 
 
 def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
-    network, tokenizer = _load(folder)
+    network, tokenizer = load_plain(folder)
     return _wrap(network, tokenizer, info.prompt, resolve(str(folder)))
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def load_plain(path: Path) -> tuple[Any, Any]:
+    """Network (fp32, nothing trainable) and tokenizer of a folder with a whole model; runs no code that lies there."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:
