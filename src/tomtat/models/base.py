@@ -106,9 +106,13 @@ class SummarizerModel(ABC):
         logits, labels = self.target_logits(rows)
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
-    @torch.inference_mode()
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[Generation]:
         """One generation per row, in order."""
+        return [self._generation(row, ids) for row, ids in zip(rows, self.generate_ids(rows, decoding), strict=True)]
+
+    @torch.inference_mode()
+    def generate_ids(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[int]]:
+        """New token ids of each row; padding may follow the end token."""
         self.network.eval()
         inputs, skip = self._generation_inputs(rows)
         processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
@@ -117,7 +121,7 @@ class SummarizerModel(ABC):
             generation_config=self._generation_config(decoding),
             logits_processor=processors,
         )
-        return [self._generation(row, sequence[skip:].tolist()) for row, sequence in zip(rows, output, strict=True)]
+        return [sequence[skip:].tolist() for sequence in output]
 
     @abstractmethod
     def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:

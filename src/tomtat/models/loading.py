@@ -84,6 +84,7 @@ def load_trained(
 def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> SummarizerModel:
     from peft import PeftModel
 
+    _require_plain_adapter(folder)
     name = base or str(info.base["name"])
     try:
         source = resolve(name, info.base["revision"])
@@ -102,6 +103,23 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
             f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"
         ) from None
     return model
+
+
+def _require_plain_adapter(folder: Path) -> None:
+    """PEFT would also read pickles, and import whatever module an adapter from a stranger names."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise RunError(
+            f"{folder} has no adapter_model.safetensors. Other formats can run code when loaded and are refused; "
+            "whoever made it can save it anew with model.save_pretrained(folder)."
+        )
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, imports = config["peft_type"], config.get("megatron_config")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{folder}/adapter_config.json is damaged, so the adapter can't be loaded.") from None
+    if kind != "LORA" or imports:
+        what = "names a Megatron module to import" if kind == "LORA" else f"is of PEFT's kind {kind}"
+        raise RunError(f"The adapter in {folder} {what}; tomtat loads plain LoRA adapters only.")
 
 
 def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> None:
