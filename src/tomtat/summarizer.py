@@ -10,7 +10,7 @@ from tomtat import ranking
 from tomtat.data.rows import BadRow, to_message
 from tomtat.engines import Engine, open_engine
 from tomtat.errors import DataError
-from tomtat.models import Decoding, Encoded, Limits, LongInputs, SummarizerModel
+from tomtat.models import NO_LIMITS, Decoding, Encoded, Limits, LongInputs, SummarizerModel
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
@@ -49,7 +49,6 @@ class _Node:
         self.near_ties += generation.near_ties
 
 
-NO_LIMITS = Limits()
 _INNER = Limits(whole_sentences=True)
 """Of a piece's summary: half a sentence would be read as if it said something."""
 

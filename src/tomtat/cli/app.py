@@ -11,8 +11,10 @@ import typer
 from tomtat import __version__
 from tomtat.cli.compare import compare_command
 from tomtat.cli.evaluate import evaluate_command
+from tomtat.cli.export import export_command
 from tomtat.cli.models import models_app
 from tomtat.cli.params import params_command
+from tomtat.cli.push import push_command
 from tomtat.cli.summarize import summarize_command
 from tomtat.cli.terminal import error_console, program
 from tomtat.cli.train import train_command
@@ -50,6 +52,8 @@ app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("summarize")(summarize_command)
 app.command("params")(params_command)
+app.command("export")(export_command)
+app.command("push")(push_command)
 app.add_typer(models_app, name="models")
 
 

@@ -86,14 +86,13 @@ class CTranslate2Engine:
         front = self.model.front_ids
         has_front = len(front) >= FRONT_FROM and all(row.prompt_ids[: len(front)] == front for row in rows)
         start = len(front) if has_front else 0
-        results = self._runner.generate_batch(
+        return self._runner.generate_batch(  # type: ignore[no-any-return]
             [names(row.prompt_ids[start:]) for row in rows],
             static_prompt=names(front) if has_front else None,
             max_length=decoding.max_new_tokens,
             include_prompt_in_result=False,
             **options,
         )
-        return results
 
     def _ids(self, result: Any) -> list[list[int]]:
         texts = result.hypotheses if self.model.is_encoder_decoder else result.sequences

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tomtat.files import write_text
+from tomtat.models.sources import hub_id
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 
@@ -21,11 +22,26 @@ _SEALED = re.compile(
 def update_card(folder: RunFolder, progress: Progress) -> None:
     """Write the card anew from all evaluations of the run; one that somebody has edited is left as it is."""
     path = folder.trained_path / "README.md"
-    if path.exists() and not _is_ours(path.read_text(encoding="utf-8")):
+    if _is_edited(path):
         progress.note(f"{path} was edited by hand, so it stays as it is")
         return
-    text = render_card(folder)
-    write_text(path, text + _SEAL.format(digest=_digest(text)) + "\n")
+    write_text(path, card_text(folder))
+
+
+def card_text(folder: RunFolder, base_id: str | None = None) -> str:
+    """The card as somebody edited it, else made anew; without a touch to the run.
+
+    `base_id` is the base's hub id where the run knows it by a local folder.
+    """
+    path = folder.trained_path / "README.md"
+    if _is_edited(path):
+        return path.read_text(encoding="utf-8")
+    text = render_card(folder, base_id)
+    return text + _SEAL.format(digest=_digest(text)) + "\n"
+
+
+def _is_edited(path: Path) -> bool:
+    return path.exists() and not _is_ours(path.read_text(encoding="utf-8"))
 
 
 def _is_ours(text: str) -> bool:
@@ -37,7 +53,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def render_card(folder: RunFolder) -> str:
+def render_card(folder: RunFolder, base_id: str | None = None) -> str:
     """Metadata and text of the card; `license` is left for whoever publishes it."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -45,10 +61,10 @@ def render_card(folder: RunFolder) -> str:
     name = folder.path.resolve().name
     evaluations = _evaluations(folder)
     is_lora = config.train.method == "lora"
-    base = str(info["base"]["name"])
-    is_folder = "/" in base and Path(base).is_absolute()
+    base = base_id or str(info["base"]["name"])
+    base_id = hub_id(base)
     data = ModelCardData(
-        base_model=None if is_folder else _hub_name(base),
+        base_model=base_id,
         library_name="peft" if is_lora else "transformers",
         pipeline_tag="summarization",
         tags=["summarization", "tomtat", *(["lora"] if is_lora else [])],
@@ -74,7 +90,7 @@ def render_card(folder: RunFolder) -> str:
         f"---\n{LICENCE_LINE}\n{metadata}\n---\n",
         f"# {name}\n",
         f"A summarizer: {'a LoRA adapter for' if is_lora else 'fine-tuned from'} "
-        f"{'a model in a local folder' if is_folder else base}, made with tomtat {info['tomtat']}.\n",
+        f"{base if base_id else 'a model in a local folder'}, made with tomtat {info['tomtat']}.\n",
         _training_text(folder),
         *(_evaluation_text(scores) for scores in evaluations),
         _limits_text(config.data.max_source_tokens, info["max_new_tokens"]),
@@ -93,10 +109,6 @@ def _evaluations(folder: RunFolder) -> list[dict[str, Any]]:
             continue  # none, or one of an older tomtat
         found.append(scores)
     return found
-
-
-def _hub_name(base: str) -> str:
-    return "HuggingFaceTB/SmolLM2-135M-Instruct" if base == "smollm2-135m-instruct" else base
 
 
 def _dataset_name(spec: str) -> str:
@@ -123,8 +135,13 @@ def _training_text(folder: RunFolder) -> str:
         f"{info['data']['train_rows']:,} rows of {_dataset_name(config.data.train)} in batches of {train.batch_size}, "
         f"{info['precision']}, seed {config.seed}: {parameters['trainable']:,} of {parameters['total']:,} weights "
         "trained. "
-        f"SHA-256 of the base's weights: `{info['base']['sha256']}`.\n"
+        f"SHA-256 of the base's weights: `{info['base']['sha256']}`{_base_note(info['base'])}.\n"
     )
+
+
+def _base_note(base: dict[str, Any]) -> str:
+    """The embedded model's weights are not bit for bit the hub's, and an adapter knows those it was trained on."""
+    return f" ({base['note']}: with the hub's own, summaries may differ a little)" if base.get("note") else ""
 
 
 def _evaluation_text(scores: dict[str, Any]) -> str:

@@ -118,9 +118,17 @@ class SummarizerModel(ABC):
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Lanes:
         """Read the prompts; what was computed before under the same weights is not computed again."""
 
-    @torch.inference_mode()
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
         """By Transformers: beams, and families without lanes. One list per row, with each candidate asked for."""
+        ids, each = self.generate_ids(rows, decoding), decoding.candidates
+        return [
+            [self.generation(row, new) for new in ids[number * each : (number + 1) * each]]
+            for number, row in enumerate(rows)
+        ]
+
+    @torch.inference_mode()
+    def generate_ids(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[int]]:
+        """New token ids of each row's candidates, row after row; padding may follow the end token."""
         self.network.eval()
         inputs, skip = self._generation_inputs(rows)
         processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
@@ -131,12 +139,7 @@ class SummarizerModel(ABC):
                 generation_config=self._generation_config(decoding),
                 logits_processor=processors,
             )
-        each = decoding.candidates
-        texts = output[:, skip:].tolist()
-        return [
-            [self.generation(row, ids) for ids in texts[number * each : (number + 1) * each]]
-            for number, row in enumerate(rows)
-        ]
+        return [sequence[skip:].tolist() for sequence in output]
 
     @abstractmethod
     def _generation_inputs(self, rows: Sequence[Encoded]) -> tuple[dict[str, torch.Tensor], int]:

@@ -32,7 +32,7 @@ class CausalModel(SummarizerModel):
             )
 
     def _prompt_ids(self, text: str) -> list[int]:
-        prompt = self.tokenizer.apply_chat_template(self._messages(text), tokenize=False, add_generation_prompt=True)
+        prompt = self._rendered(self._messages(text), add_generation_prompt=True)
         return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
     def _target_ids(self, summary: str) -> list[int]:
@@ -43,11 +43,22 @@ class CausalModel(SummarizerModel):
         first = [{"role": "system", "content": system}] if system else []
         return [*first, {"role": "user", "content": text}]
 
+    def _rendered(self, messages: list[dict[str, str]], **options: bool) -> str:
+        """By the model's own template. Transformers runs it in Jinja's sandbox, where a stranger's reaches nothing."""
+        from jinja2 import TemplateError
+
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        except TemplateError as error:
+            raise ModelError(
+                f"The chat template of {self.source.name} can't be used: {' '.join(str(error).split())[:300]}"
+            ) from None
+
     @cached_property
     def _turn_end(self) -> int:
         """The token that the template puts after the assistant's words: not always the tokenizer's end token."""
         messages = [*self._messages("text"), {"role": "assistant", "content": _MARK}]
-        after = self.tokenizer.apply_chat_template(messages, tokenize=False).partition(_MARK)[2]
+        after = self._rendered(messages).partition(_MARK)[2]
         ids = self.tokenizer(after.strip(), add_special_tokens=False)["input_ids"]
         special = set(self.tokenizer.all_special_ids)
         return int(next((token for token in ids if token in special), self.tokenizer.eos_token_id))

@@ -51,6 +51,9 @@ class Limits:
     """ISO 639-1 code; among candidates, those in this language go first."""
 
 
+NO_LIMITS = Limits()
+
+
 @dataclass
 class Lane:
     """One summary on its way."""

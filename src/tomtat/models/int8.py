@@ -16,7 +16,7 @@ _SMALLEST = 1e-9
 
 
 def quantize(network: Any) -> None:
-    """Replace each linear layer by its 8-bit form, in place. Adapters must be folded in; they can't be taken out again."""
+    """Replace each linear layer by its 8-bit form, in place; adapters must be folded in, and stay."""
     head = network.get_output_embeddings()
     for name, module in list(network.named_modules()):
         layer = getattr(module, "base_layer", module)
@@ -27,7 +27,7 @@ def quantize(network: Any) -> None:
         setattr(parent, name.rpartition(".")[2], kind(layer))
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Module):  # type: ignore[misc]
     weight = None
     """There is none in floating point; Transformers' T5 asks."""
 

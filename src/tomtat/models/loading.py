@@ -15,7 +15,7 @@ from tomtat.errors import ModelError, RunError
 from tomtat.files import write_json
 from tomtat.models.base import SummarizerModel
 from tomtat.models.causal import CausalModel
-from tomtat.models.decoding import Decoding, Limits, LongInputs
+from tomtat.models.decoding import NO_LIMITS, Decoding, Limits, LongInputs
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
 from tomtat.models.seq2seq import Seq2SeqModel
 from tomtat.models.sources import ModelSource, resolve
@@ -34,7 +34,7 @@ class TrainedInfo:
     prompt: Prompt
     max_source_tokens: int
     decoding: Decoding
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     long_inputs: LongInputs = "tree"
 
     def save(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class TrainedInfo:
 def load_base(settings: ModelSettings, prompt: PromptSettings) -> SummarizerModel:
     """The untuned model in fp32, ready for adapters; `place` brings it to its device and dtype."""
     source = resolve(settings.name, settings.revision)
-    network, tokenizer = _load(source.path)
+    network, tokenizer = load_plain(source.path)
     return _wrap(network, tokenizer, choose_prompt(prompt, network.config.is_encoder_decoder), source)
 
 
@@ -95,6 +95,7 @@ def load_trained(
 def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> SummarizerModel:
     from peft import PeftModel
 
+    _require_plain_adapter(folder)
     name = base or str(info.base["name"])
     try:
         source = resolve(name, info.base["revision"])
@@ -103,7 +104,7 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
             f"The adapter in {folder} needs its base model. {error} (Or name its folder with --base.)"
         ) from None
     warn_if_another_base(source, info.base)
-    network, tokenizer = _load(source.path)
+    network, tokenizer = load_plain(source.path)
     model = _wrap(network, tokenizer, info.prompt, source)
     try:
         with quiet_peft():
@@ -113,6 +114,23 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
             f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"
         ) from None
     return model
+
+
+def _require_plain_adapter(folder: Path) -> None:
+    """PEFT would also read pickles, and import whatever module an adapter from a stranger names."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise RunError(
+            f"{folder} has no adapter_model.safetensors. Other formats can run code when loaded and are refused; "
+            "whoever made it can save it anew with model.save_pretrained(folder)."
+        )
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, imports = config["peft_type"], config.get("megatron_config")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(f"{folder}/adapter_config.json is damaged, so the adapter can't be loaded.") from None
+    if kind != "LORA" or imports:
+        what = "names a Megatron module to import" if kind == "LORA" else f"is of PEFT's kind {kind}"
+        raise RunError(f"The adapter in {folder} {what}; tomtat loads plain LoRA adapters only.")
 
 
 def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> None:
@@ -125,7 +143,7 @@ def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> 
 
 
 def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
-    network, tokenizer = _load(folder)
+    network, tokenizer = load_plain(folder)
     return _wrap(network, tokenizer, info.prompt, resolve(str(folder)))
 
 
@@ -140,7 +158,8 @@ def without_network(folder: Path, info: TrainedInfo | None, is_encoder_decoder: 
     return kind(None, tokenizer, prompt, ModelSource(str(folder), folder, ""))
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def load_plain(path: Path) -> tuple[Any, Any]:
+    """Network (fp32, nothing trainable) and tokenizer of a folder with a whole model; runs no code that lies there."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:

@@ -33,6 +33,13 @@ class ModelSource:
         return {"name": self.name, "sha256": self.sha256, "revision": self.revision, "note": self.note}
 
 
+def hub_id(name: str) -> str | None:
+    """A model's id on the hub; None for a local folder."""
+    if name.lower() == embedded.NAME:
+        return embedded.HUB_ID
+    return None if Path(name).is_absolute() else name
+
+
 def resolve(name: str, revision: str | None = None) -> ModelSource:
     if name.lower() == embedded.NAME:
         path = embedded.embedded_model()
