@@ -8,8 +8,9 @@ with it but the window it had, which another worker gets, and this process may d
 import io
 import logging
 import os
+import warnings
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -53,38 +54,49 @@ class Cluster:
         with _connected(self.address) as ray:
             parts = [_part(number, window) for number, window in enumerate(windows)]
             work = _Work(settings, documents.options, documents.doubled)
-            results = self._results(ray, path.resolve(), parts, work)
-            for part, result in zip(parts, results, strict=True):
-                if result["number"] != part["number"]:
-                    raise RuntimeError(f"Ray gave window {result['number']} where {part['number']} was due")
-                yield Finished(result["lines"], result["rows"], result["cut"])
-                advance(result["rows"])
+            with closing(self._results(ray, path.resolve(), parts, work)) as results:
+                for part, result in zip(parts, results, strict=True):
+                    if result["problem"]:
+                        raise RunError(result["problem"])
+                    if result["number"] != part["number"]:
+                        raise RuntimeError(f"Ray gave window {result['number']} where {part['number']} was due")
+                    yield Finished(result["lines"], result["rows"], result["cut"])
+                    advance(result["rows"])
 
-    def _results(self, ray: Any, path: Path, parts: list[dict[str, int]], work: "_Work") -> Iterator[dict[str, Any]]:
+    def _results(
+        self, ray: Any, path: Path, parts: list[dict[str, int]], work: "_Work"
+    ) -> Generator[dict[str, Any], None, None]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         workers, reserved = self._share(ray.cluster_resources())
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # A block for each window: a block is what is done again when a worker dies, and what comes back as one.
-        lines = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
-            partial(_read, path), num_cpus=0, concurrency=READERS, scheduling_strategy=here
-        )
-        summaries = lines.map_batches(
-            _Worker,
-            fn_constructor_args=(work, max(1, int(reserved["num_cpus"]))),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            max_restarts=-1,
-            max_task_retries=TRIES_PER_WINDOW - 1,
-            **reserved,
-        )
+        blocks = ray.data.from_items(parts, override_num_blocks=len(parts))
+        with warnings.catch_warnings():
+            # Ray 2.64 will take some of these another way; pyproject.toml asks for an older one.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            lines = blocks.map(partial(_read, path), num_cpus=0, concurrency=READERS, scheduling_strategy=here)
+            summaries = lines.map_batches(
+                _Worker,
+                fn_constructor_args=(work, max(1, int(reserved["num_cpus"]))),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                max_restarts=-1,
+                max_task_retries=TRIES_PER_WINDOW - 1,
+                **reserved,
+            )
         try:
             # Without prefetching, which would hold back each window until the next one is there.
-            for batch in summaries.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from batch.to_pylist()
-        except ray.exceptions.RayError as error:
-            raise _in_one_line(error) from error
+            batches = summaries.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            with closing(iter(batches)) as tables:
+                for table in tables:
+                    yield from table.to_pylist()
+        except (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError):
+            raise RunError(
+                f"Workers died {TRIES_PER_WINDOW} times over the same documents, of too little memory perhaps. "
+                "What was done is kept: repeat the command with fewer --ray-workers, or look into Ray's logs."
+            ) from None
 
     def _share(self, resources: dict[str, float]) -> tuple[int, dict[str, float]]:
         """How many workers, and what each reserves."""
@@ -105,7 +117,10 @@ class _Work:
 
 
 class _Worker:
-    """One process of the cluster, with a model of its own."""
+    """One process of the cluster, with a model of its own.
+
+    What a user can fix is told as a value: Ray would wrap an error in tracebacks, and try again.
+    """
 
     def __init__(self, work: _Work, threads: int) -> None:
         import torch
@@ -113,14 +128,22 @@ class _Worker:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         torch.set_num_threads(threads)
         self.work = work
-        self.summarizer = work.settings.load()
+        self.problem = ""
+        try:
+            self.summarizer = work.settings.load()
+        except TomtatError as error:
+            self.problem = str(error)
 
     def __call__(self, parts: Any) -> dict[str, list[Any]]:
         [part] = parts.to_pylist()
-        rows = parse_stream(io.BytesIO(part["content"]), part["first_line"])
+        finished = Finished("", 0, 0) if self.problem else self._summarize(part["content"], part["first_line"])
+        result = {"number": part["number"], "problem": self.problem, **asdict(finished)}
+        return {name: [value] for name, value in result.items()}
+
+    def _summarize(self, content: bytes, first_line: int) -> Finished:
+        rows = parse_stream(io.BytesIO(content), first_line)
         judged = [judge(row, "", self.work.options, self.work.doubled) for row in rows]
-        finished = summarize_window(self.summarizer, [example for example in judged if isinstance(example, Example)])
-        return {"number": [part["number"]], **{name: [value] for name, value in asdict(finished).items()}}
+        return summarize_window(self.summarizer, [example for example in judged if isinstance(example, Example)])
 
 
 def _part(number: int, window: Window) -> dict[str, int]:
@@ -177,14 +200,9 @@ def _quiet(ray: Any) -> Iterator[None]:
     logger = logging.getLogger("ray.data")
     before = context.execution_options.preserve_order, context.enable_progress_bars, logger.level
     context.execution_options.preserve_order, context.enable_progress_bars = True, False
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # what it logs as errors, it raises too
     try:
         yield
     finally:
         context.execution_options.preserve_order, context.enable_progress_bars = before[:2]
         logger.setLevel(before[2])
-
-
-def _in_one_line(error: Exception) -> Exception:
-    """The user's mistake where a worker met one; that Ray gave up where its workers died; else a bug's traceback."""
-    return error

@@ -67,6 +67,9 @@ def summarize_command(
     if out is not None:
         _require_writable(out)
     cluster = Cluster(ray_address, ray_workers) if ray or ray_address or ray_workers else None
+    if cluster and out is None:
+        # Ray itself writes to standard output when a worker dies.
+        raise ConfigError("--ray needs a file for the summaries: name it with --out.")
     settings = SummarizerSettings(model, device, base, max_new_tokens)
     place = "standard input" if file == "-" else file
     progress = TerminalProgress()
