@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tomtat import ranking
 from tomtat.data.rows import BadRow, to_message
 from tomtat.engines import Engine, open_engine
 from tomtat.errors import DataError
 from tomtat.models import NO_LIMITS, Decoding, Encoded, Limits, LongInputs, SummarizerModel
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
+from tomtat.ranking import best
 from tomtat.run_folder import RunFolder
 from tomtat.text.limits import at_most_words, first_sentences, whole_sentences
 from tomtat.text.pieces import pieces
@@ -178,7 +178,7 @@ class Summarizer:
         for candidate in candidates:
             node.count(candidate)
         texts = [held_to(self.limits, candidate) for candidate in candidates]
-        number = ranking.best(texts, node.source, self.limits.language) if len(texts) > 1 else 0
+        number = best(texts, node.source, self.limits.language) if len(texts) > 1 else 0
         values = asdict(candidates[number]) | {
             "text": texts[number],
             "prompt_tokens": node.prompt_tokens,
