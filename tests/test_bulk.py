@@ -368,6 +368,14 @@ def test_ray_that_is_missing_or_has_no_file_is_told(
         summarize_file(FirstWords(), big, tmp_path / "out.jsonl", cluster=Cluster())
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"])
+def test_a_cluster_that_is_not_there_is_told(big: Path, tmp_path: Path, address: str):
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match="No Ray cluster can be reached at --ray-address"):
+        summarize_file(FirstWords(), big, tmp_path / "out.jsonl", cluster=Cluster(address))
+    assert beside(tmp_path / "out.jsonl") == []
+
+
 def test_shares_of_a_cluster():
     assert Cluster()._share({"CPU": 64.0}) == (16, {"num_cpus": 4.0})
     assert Cluster()._share({"CPU": 2.0}) == (1, {"num_cpus": 2.0})

@@ -8,6 +8,7 @@ with it but the window it had, which another worker gets, and this process may d
 import io
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -30,6 +31,8 @@ CPUS_PER_WORKER = 4
 
 READERS = 2
 """Processes that read ahead. They reserve no CPU, so that workers that fill the cluster don't starve them."""
+
+CONNECT_SECONDS = 10
 
 TRIES_PER_WINDOW = 4
 """A document that kills its worker, by its memory for instance, must not do so for ever."""
@@ -169,15 +172,27 @@ def _connected(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own = {"include_dashboard": False} if address == "local" else {}
     try:
+        _require_somebody_there(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"No Ray cluster can be reached at --ray-address {address}: {reason}") from None
+        raise ConfigError(
+            f"No Ray cluster can be reached at --ray-address {address} ({reason}). Start one with `ray start --head`, "
+            "and name it by auto or HOST:PORT on one of its machines."
+        ) from None
     try:
         with _quiet(ray):
             yield ray
     finally:
         ray.shutdown()
+
+
+def _require_somebody_there(address: str) -> None:
+    """Ray itself would try for more than ten minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _import_ray() -> Any:
