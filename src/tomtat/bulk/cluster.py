@@ -63,7 +63,7 @@ class Cluster:
                         raise RunError(result["problem"])
                     if result["number"] != part["number"]:
                         raise RuntimeError(f"Ray gave window {result['number']} where {part['number']} was due")
-                    yield Finished(result["lines"], result["rows"], result["cut"])
+                    yield Finished(**{name: result[name] for name in ("lines", "rows", "cut", "in_pieces")})
                     advance(result["rows"])
 
     def _results(

@@ -26,6 +26,8 @@ class BulkReport:
     bad_rows: int
     cut: int
     """Documents of this session of which only the beginning was read."""
+    in_pieces: int
+    """Documents of this session that were longer than the input limit and read in pieces."""
 
 
 def summarize_file(
@@ -81,11 +83,11 @@ def _fill(
     windows = output.pending()
     # Looked for before a model is loaded or a cluster started: where nothing is left to do, neither is needed.
     first = list(islice(windows, 1))
-    before, cut = output.rows, 0
+    before, cut, in_pieces = output.rows, 0, 0
     if first:
         if before:
             progress.note(f"going on after the {before:,} summaries that are there")
-        work = _work(settings, documents, chain(first, windows), cluster)
+        work = _work(settings, documents, chain(first, windows), cluster, progress)
         with (
             progress.task("summarizing", documents.rows, "documents", done=before) as advance,
             closing(work(advance)) as results,
@@ -93,17 +95,22 @@ def _fill(
             for finished in results:
                 output.append(finished.lines, finished.rows)
                 cut += finished.cut
+                in_pieces += finished.in_pieces
     if output.rows != documents.rows:
         raise RunError(f"{documents.place} changed while it was read. Repeat the command with --overwrite.")
-    return BulkReport(output.rows, before, documents.bad_rows, cut)
+    return BulkReport(output.rows, before, documents.bad_rows, cut, in_pieces)
 
 
 def _work(
-    settings: SummarizerSettings, documents: Documents, windows: Iterator[Window], cluster: Cluster | None
+    settings: SummarizerSettings,
+    documents: Documents,
+    windows: Iterator[Window],
+    cluster: Cluster | None,
+    progress: Progress,
 ) -> Callable[[Advance], Generator[Finished, None, None]]:
     if cluster:
         return partial(cluster.summarize, settings, documents, windows)
-    return partial(summarize_here, settings.load(), windows)
+    return partial(summarize_here, settings.load(progress), windows)
 
 
 def _require_another_file(documents: Documents, out: Path) -> None:

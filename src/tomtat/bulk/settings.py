@@ -1,12 +1,13 @@
 """How to get a summarizer, here or on another machine."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tomtat.files import sha256_of
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo
 from tomtat.models.sources import resolve
+from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
 
@@ -18,18 +19,20 @@ class SummarizerSettings:
     device: str = "auto"
     base: str | None = None
     """Where the adapter's base model lies, if not where it was trained."""
-    max_new_tokens: int | None = None
-    """The model's own limit if None."""
+    engine: str = "torch"
+    generate: dict[str, Any] = field(default_factory=dict)
+    """What is asked for instead of the model's own [generate] settings, such as {"max_words": 30}."""
 
-    def load(self) -> Summarizer:
-        summarizer = Summarizer.load(self.model, device=self.device, base=self.base)
-        if self.max_new_tokens:
-            summarizer.decoding = replace(summarizer.decoding, max_new_tokens=self.max_new_tokens)
+    def load(self, progress: Progress | None = None) -> Summarizer:
+        summarizer = Summarizer.load(
+            self.model, device=self.device, base=self.base, engine=self.engine, progress=progress
+        )
+        summarizer.ask_for(self.generate)
         return summarizer
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for the same summaries. Devices and places don't count, weights and limits do."""
-        return {**self._weights(), "max_new_tokens": self.max_new_tokens}
+        return {**self._weights(), "engine": self.engine, **self.generate}
 
     def _weights(self) -> dict[str, str | None]:
         folder = Path(self.model)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from tomtat.bulk.documents import Window
 from tomtat.progress import Advance, Progress
-from tomtat.summarizer import Summarizer
-from tomtat.types import Example, Generation
+from tomtat.summarizer import Summarizer, Summary
+from tomtat.types import Example
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Finished:
     rows: int
     cut: int
     """Documents of which only the beginning was read."""
+    in_pieces: int = 0
+    """Documents that were read in several pieces."""
 
 
 def summarize_here(
@@ -31,13 +33,14 @@ def summarize_here(
 
 def summarize_window(summarizer: Summarizer, examples: list[Example], progress: Progress | None = None) -> Finished:
     sources = [example.source for example in examples]
-    cut = sum(row.source_was_cut for row in summarizer.encode(sources))
-    generations = summarizer.generate(sources, progress)
-    return Finished("".join(map(_line, examples, generations)), len(examples), cut)
+    summaries = summarizer.generate(sources, progress)
+    cut = sum(summary.share_read < 1 for summary in summaries)
+    in_pieces = sum(summary.pieces > 1 for summary in summaries)
+    return Finished("".join(map(_line, examples, summaries)), len(examples), cut, in_pieces)
 
 
-def _line(example: Example, generation: Generation) -> str:
-    counts = asdict(generation)
+def _line(example: Example, summary: Summary) -> str:
+    counts = asdict(summary)
     row = {"id": example.id, "summary": counts.pop("text"), **counts}
     return json.dumps(row, ensure_ascii=False) + "\n"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from tomtat.cli.options import Base, Device, OnBadRow
+from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, generate_overrides
 from tomtat.cli.terminal import TerminalProgress
 from tomtat.files import write_text
 
@@ -30,7 +30,18 @@ def summarize_command(
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default standard output.")] = None,
     form: Annotated[str, typer.Option("--format", help="auto, text or jsonl: what the input is.")] = "auto",
+    engine: Engine = "torch",
+    decode: Annotated[
+        str | None, typer.Option(help="greedy, beam, sample or mbr (best of several).", metavar="HOW")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=2, help="Summaries drawn for mbr.")] = None,
+    max_words: Annotated[int | None, typer.Option(min=1, help="Longest summary, in words.")] = None,
+    max_sentences: Annotated[int | None, typer.Option(min=1, help="Longest summary, in sentences.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary, in tokens.")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Of a long text read the beginning only, instead of all in pieces.")
+    ] = False,
+    overrides: GenerateSet = None,
     device: Device = "auto",
     on_bad_row: OnBadRow = None,
     base: Base = None,
@@ -53,7 +64,9 @@ def summarize_command(
 
     tomtat summarize runs/quickstart article.txt
 
-    tomtat summarize runs/quickstart chats.jsonl -o summaries.jsonl
+    tomtat summarize runs/quickstart chats.jsonl -o summaries.jsonl --engine auto
+
+    tomtat summarize runs/quickstart article.txt --decode mbr --max-words 40
 
     cat chats.jsonl | tomtat summarize runs/quickstart - --format jsonl > summaries.jsonl
 
@@ -70,7 +83,16 @@ def summarize_command(
     if cluster and out is None:
         # Ray itself writes to standard output when a worker dies.
         raise ConfigError("--ray needs a file for the summaries: name it with --out.")
-    settings = SummarizerSettings(model, device, base, max_new_tokens)
+    asked = {
+        "decode": decode,
+        "candidates": candidates,
+        "max_words": max_words,
+        "max_sentences": max_sentences,
+        "max_new_tokens": max_new_tokens,
+        "long_inputs": "truncate" if truncate else None,
+    }
+    asked = generate_overrides(overrides) | {name: value for name, value in asked.items() if value is not None}
+    settings = SummarizerSettings(model, device, base, engine, asked)
     place = "standard input" if file == "-" else file
     progress = TerminalProgress()
     with open_documents(file) as opened:
@@ -119,18 +141,24 @@ def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) ->
     if report.cut:
         what = "1 text is" if report.cut == 1 else f"{report.cut:,} texts are"
         progress.note(f"{what} longer than the model's input limit: only the beginning was read.")
+    if report.in_pieces:
+        what = "1 text was" if report.in_pieces == 1 else f"{report.in_pieces:,} texts were"
+        progress.note(f"{what} longer than the model's input limit and read whole, in pieces.")
 
 
 def _summarize_text(settings: "SummarizerSettings", text: str, out: Path | None, progress: TerminalProgress) -> None:
-    summarizer = settings.load()
-    if summarizer.encode([text])[0].source_was_cut:
-        limit = summarizer.max_source_tokens
-        progress.note(f"The text is longer than {limit} tokens: only the beginning was read.")
-    summary = summarizer(text) + "\n"
+    summarizer = settings.load(progress)
+    [summary] = summarizer.generate([text])
+    limit = summarizer.max_source_tokens
+    if summary.share_read < 1:
+        read = f"its first {summary.share_read:.0%} was read"
+        progress.note(f"The text is longer than {limit} tokens: only {read}.")
+    elif summary.pieces > 1:
+        progress.note(f"The text is longer than {limit} tokens: it was read whole, in {summary.pieces} pieces.")
     if out:
-        write_text(out, summary)
+        write_text(out, summary.text + "\n")
     else:
-        sys.stdout.write(summary)
+        sys.stdout.write(summary.text + "\n")
 
 
 def _source_field(model: str) -> str | None:
