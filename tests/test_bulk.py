@@ -377,10 +377,13 @@ def test_a_cluster_that_is_not_there_is_told(big: Path, tmp_path: Path, address:
 
 
 def test_shares_of_a_cluster():
-    assert Cluster()._share({"CPU": 64.0}) == (16, {"num_cpus": 4.0})
-    assert Cluster()._share({"CPU": 2.0}) == (1, {"num_cpus": 2.0})
-    assert Cluster(workers=4)._share({"CPU": 2.0}) == (4, {"num_cpus": 0.5})
-    assert Cluster()._share({"CPU": 32.0, "GPU": 2.0}) == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster()._share({"CPU": 64.0}, "auto") == (16, {"num_cpus": 4.0})
+    assert Cluster()._share({"CPU": 2.0}, "auto") == (1, {"num_cpus": 2.0})
+    assert Cluster(workers=4)._share({"CPU": 2.0}, "auto") == (4, {"num_cpus": 0.5})
+    gpus = {"CPU": 32.0, "GPU": 2.0}
+    assert Cluster()._share(gpus, "auto") == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster(workers=3)._share(gpus, "cuda") == (3, {"num_cpus": 4.0, "num_gpus": 0.5})
+    assert Cluster()._share(gpus, "cpu") == (8, {"num_cpus": 4.0})
 
 
 @pytest.mark.slow
