@@ -377,10 +377,13 @@ def test_a_cluster_that_is_not_there_is_told(big: Path, tmp_path: Path, address:
 
 
 def test_shares_of_a_cluster():
-    assert Cluster()._share({"CPU": 64.0}) == (16, {"num_cpus": 4.0})
-    assert Cluster()._share({"CPU": 2.0}) == (1, {"num_cpus": 2.0})
-    assert Cluster(workers=4)._share({"CPU": 2.0}) == (4, {"num_cpus": 0.5})
-    assert Cluster()._share({"CPU": 32.0, "GPU": 2.0}) == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster()._share({"CPU": 64.0}, "auto") == (16, {"num_cpus": 4.0})
+    assert Cluster()._share({"CPU": 2.0}, "auto") == (1, {"num_cpus": 2.0})
+    assert Cluster(workers=4)._share({"CPU": 2.0}, "auto") == (4, {"num_cpus": 0.5})
+    gpus = {"CPU": 32.0, "GPU": 2.0}
+    assert Cluster()._share(gpus, "auto") == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster(workers=3)._share(gpus, "cuda") == (3, {"num_cpus": 4.0, "num_gpus": 0.5})
+    assert Cluster()._share(gpus, "cpu") == (8, {"num_cpus": 4.0})
 
 
 @pytest.mark.slow
@@ -394,13 +397,14 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     settings = SummarizerSettings(str(tiny_t5), "cpu", max_new_tokens=24)
     expected, out = tmp_path / "expected.jsonl", tmp_path / "out.jsonl"
     summarize_file(settings, path, expected, options=SKIP)
-    killed: list[int] = []
+    rays: list[Any] = []
 
     def kill_a_worker_when_some_rows_are_there() -> None:
         while not out.exists():
             time.sleep(0.05)
-        workers = [p for p in psutil.Process().children(recursive=True) if "ray::MapWorker" in " ".join(p.cmdline())]
-        killed.append(len(workers))
+        rays.extend(psutil.Process().children(recursive=True))
+        workers = [process for process in rays if "ray::MapWorker" in " ".join(process.cmdline())]
+        assert len(workers) == 2
         workers[0].kill()
 
     killer = threading.Thread(target=kill_a_worker_when_some_rows_are_there)
@@ -409,8 +413,8 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     report = summarize_file(settings, path, out, options=SKIP, cluster=cluster)
     killer.join()
 
-    assert killed == [2]
+    assert len(rays) > 2
     assert report.rows == 200
     assert out.read_bytes() == expected.read_bytes()
-    left = [p.name() for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    assert [name for name in left if "ray" in name] == []
+    # Ray's workers run at low priority, and take a while to end where others keep the processors busy.
+    assert psutil.wait_procs(rays, timeout=180)[1] == []
