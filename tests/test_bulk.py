@@ -25,7 +25,7 @@ from tomtat.bulk import Cluster, SummarizerSettings, look_over, open_documents, 
 from tomtat.bulk import documents as documents_module
 from tomtat.data import DataOptions
 from tomtat.errors import ConfigError, DataError, Interrupted, RunError
-from tomtat.types import Generation
+from tomtat.summarizer import Summary
 
 SKIP = DataOptions(needs_summary=False, on_bad_row="skip", or_usual=True)
 
@@ -39,18 +39,18 @@ class FirstWords(SummarizerSettings):
     stops_at: str = "never"
     words: int = 3
 
-    def load(self) -> Any:
-        return SimpleNamespace(generate=self._generate, encode=lambda sources: [])
+    def load(self, progress: Any = None) -> Any:
+        return SimpleNamespace(generate=self._generate)
 
     def identity(self) -> dict[str, Any]:
         return {"model": self.model, "words": self.words}
 
-    def _generate(self, sources: list[str], progress: Any = None) -> list[Generation]:
+    def _generate(self, sources: list[str], progress: Any = None) -> list[Summary]:
         time.sleep(self.seconds_per_window)
         if any(self.stops_at in source for source in sources):
             raise KeyboardInterrupt
         SEEN.extend(sources)
-        return [Generation(" ".join(source.split()[: self.words]), 5, 3, "stop") for source in sources]
+        return [Summary(" ".join(source.split()[: self.words]), 5, 3, "stop") for source in sources]
 
 
 SEEN: list[str] = []
@@ -88,6 +88,7 @@ def test_each_document_gets_one_row_in_order(big: Path, tmp_path: Path):
     assert ids(out) == [f"row-{n}" for n in range(95)]
     assert json.loads(out.read_text(encoding="utf-8").split("\n")[7]) == {
         "id": "row-7", "summary": "number 7 of", "prompt_tokens": 5, "new_tokens": 3, "finish_reason": "stop",
+        "near_ties": 0, "pieces": 1, "share_read": 1.0,
     }  # fmt: skip
     assert beside(out) == ["", ".info.json"]
 
@@ -172,7 +173,7 @@ def test_memory_stays_flat(tmp_path: Path):
 
 
 class Forgetful(FirstWords):
-    def _generate(self, sources: list[str], progress: Any = None) -> list[Generation]:
+    def _generate(self, sources: list[str], progress: Any = None) -> list[Summary]:
         return [Generation("short", 5, 3, "stop") for _ in sources]
 
 
@@ -394,7 +395,7 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path = write_jsonl(tmp_path / "big.jsonl", [*rows(150), {"txt": "bad"}, *rows(10), *[{"text": "a b"}] * 50])
-    settings = SummarizerSettings(str(tiny_t5), "cpu", max_new_tokens=24)
+    settings = SummarizerSettings(str(tiny_t5), "cpu", generate={"max_new_tokens": 24})
     expected, out = tmp_path / "expected.jsonl", tmp_path / "out.jsonl"
     summarize_file(settings, path, expected, options=SKIP)
     rays: list[Any] = []

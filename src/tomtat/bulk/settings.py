@@ -1,6 +1,6 @@
 """How to get a summarizer, here or on another machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
