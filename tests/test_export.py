@@ -250,7 +250,7 @@ def test_another_summary_fails_the_export_and_leaves_nothing(
 def test_generated_ids_are_those_of_the_summary(runs: dict[str, Path]):
     model, _ = load_trained(runs["llama"] / "adapter", "cpu", "fp32")
     row = model.encode("room four", None, 50)
-    [ids], [generation] = model.generate_ids([row], Decoding(8)), model.generate([row], Decoding(8))
+    [ids], [[generation]] = model.generate_ids([row], Decoding(8)), model.generate([row], Decoding(8))
     assert (
         model.tokenizer.decode(until_end(ids, model.end_token_ids()), skip_special_tokens=True).strip()
         == generation.text
