@@ -97,11 +97,36 @@ class TrainSettings(Settings):
 class GenerateSettings(Settings):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """By default a quarter more than the 99th percentile of the training summaries; it travels with the adapter."""
+    decode: Literal["greedy", "beam", "sample", "mbr"] | None = None
+    """By default greedy, or beam where `num_beams` is above 1. `mbr` draws candidates and gives the one most like the
+    others that keeps to the source's names and numbers."""
     num_beams: int = Field(default=1, ge=1)
+    """4 where `decode = "beam"` says nothing else."""
+    candidates: int = Field(default=8, ge=2)
+    """Summaries drawn for `mbr`."""
+    temperature: float = Field(default=0.7, gt=0)
+    """For `sample` and `mbr`; lower keeps closer to what is likeliest."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Draw among the likeliest tokens that together have this probability."""
     no_repeat_ngram: int = Field(default=0, ge=0)
     """No run of this many tokens twice in a summary; the source may be copied freely. 0 allows all."""
+    max_words: int | None = Field(default=None, ge=1)
+    max_sentences: int | None = Field(default=None, ge=1)
+    whole_sentences: bool = False
+    """Where the token limit cuts a summary, drop the half sentence at its end."""
+    language: str | None = None
+    """ISO 639-1 code: among candidates those in this language go first."""
+    long_inputs: Literal["tree", "truncate"] = "tree"
+    """Sources over `data.max_source_tokens`: pieces are summarized, and their summaries again, until all fits; or only
+    the beginning is read. Training always reads the beginning."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Padded prompt and summary tokens generated side by side; only memory and speed depend on it."""
+
+    @model_validator(mode="after")
+    def _beams_are_meant(self) -> "GenerateSettings":
+        if self.num_beams > 1 and self.decode not in (None, "beam"):
+            raise ValueError(f'generate.num_beams is for decode = "beam", not for {self.decode!r}; take it away')
+        return self
 
 
 METRICS = ("rouge", "rouge155", "bleu", "bleu-nltk", "meteor", "bertscore", "faithfulness", "form")

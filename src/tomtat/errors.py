@@ -26,4 +26,4 @@ class RunError(TomtatError):
 
 
 class Interrupted(TomtatError):
-    """Training stopped on request after writing a checkpoint; the message says how to go on."""
+    """Work stopped on request, with what was done kept; the message says how to go on."""

@@ -41,9 +41,14 @@ def recover_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    _write(path, [text])
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
     new = path.with_name(path.name + ".new")
     try:
-        new.write_text(text, encoding="utf-8")
+        with new.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
         sync(new)
         new.replace(path)
     except BaseException:
@@ -56,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _write(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def sync(path: Path) -> None:

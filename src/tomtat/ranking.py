@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from tomtat.text import Details, details, language_of, words
 
@@ -37,18 +38,24 @@ def score(summaries: Sequence[str], source: str, details_weight: float = DETAILS
     ]
 
 
-def _grams(text: str) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+def likeness(one: str, other: str) -> float:
+    """F1 over words and over pairs of words, averaged; from 0 to 1."""
+    return _likeness(_grams(one), _grams(other))
+
+
+_Grams = tuple[Counter[Any], Counter[Any]]
+
+
+def _grams(text: str) -> _Grams:
     found = words(text)
     return Counter(found), Counter(pairwise(found))
 
 
-def _likeness(
-    one: tuple[Counter[str], Counter[tuple[str, str]]], other: tuple[Counter[str], Counter[tuple[str, str]]]
-) -> float:
-    return _mean([_f1(a, b) for a, b in zip(one, other, strict=True)])  # type: ignore[arg-type]
+def _likeness(one: _Grams, other: _Grams) -> float:
+    return _mean([_f1(a, b) for a, b in zip(one, other, strict=True)])
 
 
-def _f1(one: "Counter[object]", other: "Counter[object]") -> float:
+def _f1(one: Counter[Any], other: Counter[Any]) -> float:
     both = one.total() + other.total()
     return 2 * (one & other).total() / both if both else 0.0
 

@@ -1,22 +1,26 @@
 """Text or chat of any length in, summary out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tomtat import ranking
+from tomtat.config import build_config
 from tomtat.data.rows import BadRow, to_message
 from tomtat.engines import Engine, open_engine
 from tomtat.errors import DataError
 from tomtat.models import NO_LIMITS, Decoding, Encoded, Limits, LongInputs, SummarizerModel
+from tomtat.models.decoding import decoding_of
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
+from tomtat.ranking import best
 from tomtat.run_folder import RunFolder
 from tomtat.text.limits import at_most_words, first_sentences, whole_sentences
 from tomtat.text.pieces import pieces
 from tomtat.types import Generation, Message, Source
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,22 @@ class Summarizer:
             opened.long_inputs,
         )
 
+    def ask_for(self, generate: Mapping[str, Any]) -> None:
+        """Override the model's own [generate] settings, such as {"decode": "mbr", "max_words": 30}."""
+        settings = build_config({"generate": dict(generate)}).generate
+        given = settings.model_fields_set
+        decoding = self.decoding
+        if given & {"decode", "num_beams", "candidates", "temperature", "top_p"}:
+            if "decode" not in given and "candidates" in given:
+                settings = settings.model_copy(update={"decode": "mbr"})
+            decoding = replace(
+                decoding_of(settings, decoding.max_new_tokens, decoding.seed), no_repeat_ngram=decoding.no_repeat_ngram
+            )
+        named = {name: getattr(settings, name) for name in given}
+        self.decoding = _with(decoding, named, ("max_new_tokens", "no_repeat_ngram"))
+        self.limits = _with(self.limits, named, ("max_words", "max_sentences", "whole_sentences", "language"))
+        self.long_inputs = named.get("long_inputs", self.long_inputs)
+
     @property
     def model(self) -> SummarizerModel:
         return self.engine.model
@@ -178,7 +198,7 @@ class Summarizer:
         for candidate in candidates:
             node.count(candidate)
         texts = [held_to(self.limits, candidate) for candidate in candidates]
-        number = ranking.best(texts, node.source, self.limits.language) if len(texts) > 1 else 0
+        number = best(texts, node.source, self.limits.language) if len(texts) > 1 else 0
         values = asdict(candidates[number]) | {
             "text": texts[number],
             "prompt_tokens": node.prompt_tokens,
@@ -186,6 +206,11 @@ class Summarizer:
             "near_ties": node.near_ties,
         }
         return Summary(**values, pieces=node.pieces or 1, share_read=node.share_read)
+
+
+def _with(value: T, named: Mapping[str, Any], names: Sequence[str]) -> T:
+    """The same with those of the names that are given."""
+    return replace(value, **{name: named[name] for name in names if name in named})  # type: ignore[type-var]
 
 
 def held_to(limits: Limits, generation: Generation) -> str:

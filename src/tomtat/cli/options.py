@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -21,3 +22,31 @@ Set = Annotated[
     ),
 ]
 Show = Annotated[int, typer.Option("--show", min=0, help="Print this many summaries: reference, untuned, tuned.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="torch (exact), torch-int8, ctranslate2, ctranslate2-float32, or auto: the fastest here, found by trying.",
+        metavar="ENGINE",
+    ),
+]
+GenerateSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Override a [generate] setting: --set generate.top_p=0.9.", metavar="generate.NAME=VALUE"
+    ),
+]
+
+
+def generate_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:
+    """`generate.NAME=VALUE` texts as a table; other settings are the run's own."""
+    from tomtat.config import parse_override
+    from tomtat.errors import ConfigError
+
+    pairs = [parse_override(text) for text in overrides or ()]
+    for name, _ in pairs:
+        if not name.startswith("generate."):
+            raise ConfigError(
+                f"--set {name}: here only settings under generate. can be changed; the run has the others."
+            )
+    return {name.removeprefix("generate."): value for name, value in pairs}

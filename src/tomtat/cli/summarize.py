@@ -2,16 +2,23 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from tomtat.cli.options import Base, Device, OnBadRow
+from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, generate_overrides
 from tomtat.cli.terminal import TerminalProgress
-from tomtat.files import write_json_lines, write_text
-from tomtat.types import Example, Generation
+from tomtat.files import write_text
+
+if TYPE_CHECKING:
+    from tomtat.bulk import BulkReport, Documents, SummarizerSettings
+
+REJECTS_TOLD = 10
+FIRST_LINE_BYTES = 1 << 26
+"""More than a row has; a text may be one line of any length."""
 
 
 def summarize_command(
@@ -23,48 +30,82 @@ def summarize_command(
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default standard output.")] = None,
     form: Annotated[str, typer.Option("--format", help="auto, text or jsonl: what the input is.")] = "auto",
+    engine: Engine = "torch",
+    decode: Annotated[
+        str | None, typer.Option(help="greedy, beam, sample or mbr (best of several).", metavar="HOW")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=2, help="Summaries drawn for mbr.")] = None,
+    max_words: Annotated[int | None, typer.Option(min=1, help="Longest summary, in words.")] = None,
+    max_sentences: Annotated[int | None, typer.Option(min=1, help="Longest summary, in sentences.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary, in tokens.")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Of a long text read the beginning only, instead of all in pieces.")
+    ] = False,
+    overrides: GenerateSet = None,
     device: Device = "auto",
     on_bad_row: OnBadRow = None,
     base: Base = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace JSON Lines in --out that something else made.")
+    ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Share the rows out over a Ray cluster, or over this machine.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running cluster: auto, or HOST:PORT.", metavar="ADDRESS")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that hold the model; by default one per GPU or four CPUs.")
+    ] = None,
 ) -> None:
     """Summarize a text (the summary is printed) or JSON Lines (a row with id and summary for each).
 
+    With --out, JSON Lines of any size can be stopped and killed: the same command goes on where it was.
+
     tomtat summarize runs/quickstart article.txt
 
+    tomtat summarize runs/quickstart chats.jsonl -o summaries.jsonl --engine auto
+
+    tomtat summarize runs/quickstart article.txt --decode mbr --max-words 40
+
     cat chats.jsonl | tomtat summarize runs/quickstart - --format jsonl > summaries.jsonl
+
+    tomtat summarize runs/quickstart big.jsonl -o summaries.jsonl --ray-address auto
     """
+    from tomtat.bulk import Cluster, SummarizerSettings, open_documents, summarize_documents
     from tomtat.errors import ConfigError
-    from tomtat.summarizer import Summarizer
 
     if form not in ("auto", "text", "jsonl"):
         raise ConfigError(f"--format {form}: choose auto, text or jsonl.")
     if out is not None:
         _require_writable(out)
-    content = _read(file)
+    cluster = Cluster(ray_address, ray_workers) if ray or ray_address or ray_workers else None
+    if cluster and out is None:
+        # Ray itself writes to standard output when a worker dies.
+        raise ConfigError("--ray needs a file for the summaries: name it with --out.")
+    asked = {
+        "decode": decode,
+        "candidates": candidates,
+        "max_words": max_words,
+        "max_sentences": max_sentences,
+        "max_new_tokens": max_new_tokens,
+        "long_inputs": "truncate" if truncate else None,
+    }
+    asked = generate_overrides(overrides) | {name: value for name, value in asked.items() if value is not None}
+    settings = SummarizerSettings(model, device, base, engine, asked)
     place = "standard input" if file == "-" else file
     progress = TerminalProgress()
-    is_jsonl = form == "jsonl" or (
-        form == "auto" and (file.endswith((".jsonl", ".ndjson")) or _looks_like_jsonl(content))
-    )
-    examples = (
-        _rows(content, place, model, out, on_bad_row or "stop", progress)
-        if is_jsonl
-        else [Example("1", _decode(content, place))]
-    )
-    summarizer = Summarizer.load(model, device=device, base=base)
-    if max_new_tokens:
-        summarizer.decoding = replace(summarizer.decoding, max_new_tokens=max_new_tokens)
-    rows = summarizer.encode(example.source for example in examples)
-    if cut := sum(row.source_was_cut for row in rows):
-        what = "The text is" if len(rows) == 1 else f"{cut:,} of {len(rows):,} texts are"
-        progress.note(f"{what} longer than {summarizer.max_source_tokens} tokens: only the beginning was read.")
-    generations = summarizer.engine.generate(rows, summarizer.decoding, progress if is_jsonl else None)
-    text = _as_json_lines(examples, generations) if is_jsonl else generations[0].text + "\n"
-    if out:
-        write_text(out, text)
-    else:
-        sys.stdout.write(text)
+    with open_documents(file) as opened:
+        if form == "jsonl" or (form == "auto" and _is_jsonl(file, opened)):
+            documents = _look_over(opened, place, model, on_bad_row or "stop", progress)
+            report = summarize_documents(
+                settings, documents, out, overwrite=overwrite, cluster=cluster, progress=progress
+            )
+            _tell(report, out, progress)
+        else:
+            if cluster:
+                raise ConfigError("--ray is for JSON Lines; this is a single text.")
+            _summarize_text(settings, _decode(opened.read(), place), out, progress)
 
 
 def _require_writable(out: Path) -> None:
@@ -76,34 +117,48 @@ def _require_writable(out: Path) -> None:
         raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
 
 
-def _rows(
-    content: bytes, place: str, model: str, out: Path | None, on_bad_row: str, progress: TerminalProgress
-) -> list[Example]:
-    """Usable rows; those left out are told, and where there is an output file lie beside it."""
+def _look_over(file: BinaryIO, place: str, model: str, on_bad_row: str, progress: TerminalProgress) -> "Documents":
+    """Usable rows; those left out are told."""
+    from tomtat.bulk import look_over
     from tomtat.data import DataOptions
-    from tomtat.data.jsonl import parse_lines
-    from tomtat.data.loading import parse_rows
-    from tomtat.errors import DataError
 
     options = DataOptions(_source_field(model), needs_summary=False, on_bad_row=on_bad_row, or_usual=True)
-    loaded = parse_rows(list(parse_lines(content)), place, options)
-    for reject in loaded.rejects:
+    documents = look_over(file, place, options, progress)
+    for reject in islice(documents.rejects() if documents.bad_rows else (), REJECTS_TOLD):
         progress.note(f"left out: {reject.where}: {reject.reason}")
-    if out and loaded.rejects:
-        rejects = out.with_name(f"{out.name}.rejects.jsonl")
-        write_json_lines(rejects, (asdict(reject) for reject in loaded.rejects))
-        progress.note(f"these {len(loaded.rejects):,} rows lie with their reasons in {rejects}")
-    if not loaded.examples:
-        raise DataError(f"{place} has no rows to summarize.")
-    return loaded.examples
+    if documents.bad_rows > REJECTS_TOLD:
+        progress.note(f"left out: {documents.bad_rows - REJECTS_TOLD:,} more")
+    return documents
 
 
-def _as_json_lines(examples: list[Example], generations: list[Generation]) -> str:
-    lines = []
-    for example, generation in zip(examples, generations, strict=True):
-        counts = asdict(generation)
-        lines.append({"id": example.id, "summary": counts.pop("text"), **counts})
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) -> None:
+    from tomtat.bulk import rejects_path
+
+    if out and report.rows == report.rows_before:
+        progress.note(f"all {report.rows:,} summaries are in {out} already")
+    if out and report.bad_rows:
+        progress.note(f"the {report.bad_rows:,} rows left out lie with their reasons in {rejects_path(out)}")
+    if report.cut:
+        what = "1 text is" if report.cut == 1 else f"{report.cut:,} texts are"
+        progress.note(f"{what} longer than the model's input limit: only the beginning was read.")
+    if report.in_pieces:
+        what = "1 text was" if report.in_pieces == 1 else f"{report.in_pieces:,} texts were"
+        progress.note(f"{what} longer than the model's input limit and read whole, in pieces.")
+
+
+def _summarize_text(settings: "SummarizerSettings", text: str, out: Path | None, progress: TerminalProgress) -> None:
+    summarizer = settings.load(progress)
+    [summary] = summarizer.generate([text])
+    limit = summarizer.max_source_tokens
+    if summary.share_read < 1:
+        read = f"its first {summary.share_read:.0%} was read"
+        progress.note(f"The text is longer than {limit} tokens: only {read}.")
+    elif summary.pieces > 1:
+        progress.note(f"The text is longer than {limit} tokens: it was read whole, in {summary.pieces} pieces.")
+    if out:
+        write_text(out, summary.text + "\n")
+    else:
+        sys.stdout.write(summary.text + "\n")
 
 
 def _source_field(model: str) -> str | None:
@@ -112,22 +167,6 @@ def _source_field(model: str) -> str | None:
 
     is_run = (Path(model) / "config.toml").is_file()
     return RunFolder.open(model).config.data.source_field if is_run else None
-
-
-def _read(file: str) -> bytes:
-    from tomtat.errors import DataError
-
-    if file == "-":
-        return sys.stdin.buffer.read()
-    path = Path(file)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder. Name a file, or - for standard input.")
-    try:
-        return path.read_bytes()
-    except PermissionError:
-        raise DataError(f"{path} can't be read: permission denied.") from None
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}. Check the path, or use - for standard input.") from None
 
 
 def _decode(content: bytes, place: str) -> str:
@@ -142,9 +181,14 @@ def _decode(content: bytes, place: str) -> str:
     return text
 
 
-def _looks_like_jsonl(content: bytes) -> bool:
-    first = content.lstrip(b"\xef\xbb\xbf \r\n\t").split(b"\n", 1)[0]
+def _is_jsonl(name: str, file: BinaryIO) -> bool:
+    """By its name, or by its first line that is not blank."""
+    if name.endswith((".jsonl", ".ndjson")):
+        return True
+    lines = iter(partial(file.readline, FIRST_LINE_BYTES), b"")
+    first = next((line for line in lines if line.strip(b"\xef\xbb\xbf \r\n\t")), b"")
+    file.seek(0)
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(first.removeprefix(b"\xef\xbb\xbf")), dict)
     except ValueError:
         return False

@@ -1,11 +1,14 @@
 """JSON Lines, read strictly: a damaged line is reported with its number, never skipped in silence."""
 
+import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tomtat.errors import DataError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,10 @@ class Row:
     value: object = None
     problem: str | None = None
     raw: str = ""
+    start: int = 0
+    """Byte of its file where the line begins."""
+    end: int = 0
+    """Byte after the line and its line end."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -35,10 +42,23 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def parse_lines(content: bytes) -> Iterator[Row]:
-    # Only \n ends a line: str.splitlines would also cut at the Unicode line separators that JSON allows in a text.
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            yield _parse(number, line)
+    return parse_stream(io.BytesIO(content))
+
+
+def parse_stream(lines: Iterable[bytes], first_line: int = 1, start: int = 0) -> Iterator[Row]:
+    """Rows one by one, of a binary file or of any lines that end as its own do: only in \\n.
+
+    (Text files would also cut at the Unicode line separators that JSON allows in a text.)
+    `first_line` and `start`, in bytes, say where the lines stand in their file.
+    """
+    for number, line in enumerate(lines, start=first_line):
+        end = start + len(line)
+        content = line.removesuffix(b"\n")
+        if number == 1:
+            content = content.removeprefix(BYTE_ORDER_MARK)
+        if content.strip():
+            yield replace(_parse(number, content), start=start, end=end)
+        start = end
 
 
 def _parse(number: int, line: bytes) -> Row:

@@ -72,19 +72,34 @@ def parse_rows(rows: list[Row], place: str, options: DataOptions) -> Loaded:
     rejects: list[Reject] = []
     line_of: dict[str | int, int] = {}
     for row in rows:
-        try:
-            example = _example(row, options)
-            if example.id in line_of:
-                raise BadRow(f"the id {example.id!r} stands in line {line_of[example.id]} already. Ids must differ")
-        except BadRow as error:
-            reject = Reject(f"{place}, line {row.line}", str(error), row.raw)
+        example = example_or_reject(row, place, options)
+        if isinstance(example, Example) and example.id in line_of:
+            example = reject_doubled(row, example, line_of[example.id], place)
+        if isinstance(example, Reject):
             if options.on_bad_row == "stop":
-                raise DataError(f"{reject.where}: {reject.reason}. (--on-bad-row skip leaves such rows out.)") from None
-            rejects.append(reject)
+                raise bad_row_error(example)
+            rejects.append(example)
         else:
             line_of[example.id] = row.line
             examples.append(example)
     return Loaded(examples, rejects)
+
+
+def example_or_reject(row: Row, place: str, options: DataOptions) -> Example | Reject:
+    """What a row holds, or why it can't be used. Whether its id is doubled, who sees all rows must see."""
+    try:
+        return _example(row, options)
+    except BadRow as error:
+        return Reject(f"{place}, line {row.line}", str(error), row.raw)
+
+
+def reject_doubled(row: Row, example: Example, first_line: int, place: str) -> Reject:
+    reason = f"the id {example.id!r} stands in line {first_line} already. Ids must differ"
+    return Reject(f"{place}, line {row.line}", reason, row.raw)
+
+
+def bad_row_error(reject: Reject) -> DataError:
+    return DataError(f"{reject.where}: {reject.reason}. (--on-bad-row skip leaves such rows out.)")
 
 
 def _example(row: Row, options: DataOptions) -> Example:

@@ -1,10 +1,12 @@
 """How summaries are generated, and how the next token is chosen."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+
+from tomtat.config import GenerateSettings
 
 Method = Literal["greedy", "beam", "sample", "mbr"]
 
@@ -52,6 +54,26 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+
+
+BEAMS = 4
+"""Where beams are asked for and no number is said."""
+
+
+def decoding_of(settings: GenerateSettings, max_new_tokens: int, seed: int = 0) -> Decoding:
+    """What the settings say for a model whose summaries have at most so many tokens."""
+    decode = settings.decode or ("beam" if settings.num_beams > 1 else "greedy")
+    decoding = Decoding(settings.max_new_tokens or max_new_tokens, no_repeat_ngram=settings.no_repeat_ngram, seed=seed)
+    if decode == "beam":
+        return replace(decoding, num_beams=settings.num_beams if settings.num_beams > 1 else BEAMS)
+    if decode in ("sample", "mbr"):
+        candidates = settings.candidates if decode == "mbr" else 1
+        return replace(decoding, temperature=settings.temperature, top_p=settings.top_p, candidates=candidates)
+    return decoding
+
+
+def limits_of(settings: GenerateSettings) -> Limits:
+    return Limits(settings.max_words, settings.max_sentences, settings.whole_sentences, settings.language)
 
 
 @dataclass

@@ -20,8 +20,9 @@ from tomtat.config import ModelSettings, RunConfig, load_config
 from tomtat.data import DataOptions, Reject, load
 from tomtat.errors import ConfigError, RunError
 from tomtat.files import replace_folder, write_json_lines
-from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
+from tomtat.models import Encoded, SummarizerModel, load_base
 from tomtat.models.adapters import changes_base, prepare_training, save_adapter
+from tomtat.models.decoding import decoding_of, limits_of
 from tomtat.models.loading import TrainedInfo, place
 from tomtat.models.parameters import count_parameters
 from tomtat.progress import Progress
@@ -217,13 +218,15 @@ def _trained_share(model: SummarizerModel) -> str:
 def _trained_info(model: SummarizerModel, data: TrainingData, config: RunConfig) -> TrainedInfo:
     generate = config.generate
     lengths = [len(row.target_ids) for row in data.train]
-    limit = generate.max_new_tokens or int(1.25 * float(np.percentile(lengths, 99))) + 1
+    limit = int(1.25 * float(np.percentile(lengths, 99))) + 1
     return TrainedInfo(
         method=config.train.method,
         base=model.source.as_dict(),
         prompt=model.prompt,
         max_source_tokens=config.data.max_source_tokens,
-        decoding=Decoding(limit, generate.num_beams, generate.no_repeat_ngram),
+        decoding=decoding_of(generate, limit, config.seed),
+        limits=limits_of(generate),
+        long_inputs=generate.long_inputs,
     )
 
 

@@ -1,0 +1,119 @@
+"""Summaries of many documents, from the first look at the file to the last row."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+from tomtat.bulk.cluster import Cluster
+from tomtat.bulk.documents import Documents, Window, look_over, open_documents
+from tomtat.bulk.output import Output, StandardOutput, open_output
+from tomtat.bulk.settings import SummarizerSettings
+from tomtat.bulk.work import Finished, summarize_here
+from tomtat.data import DataOptions
+from tomtat.errors import Interrupted, RunError
+from tomtat.progress import Advance, Progress
+
+
+@dataclass(frozen=True)
+class BulkReport:
+    rows: int
+    """Summaries that are in the file now."""
+    rows_before: int
+    """Of them, those that an earlier session wrote."""
+    bad_rows: int
+    cut: int
+    """Documents of this session of which only the beginning was read."""
+    in_pieces: int
+    """Documents of this session that were longer than the input limit and read in pieces."""
+
+
+def summarize_file(
+    model: SummarizerSettings | Path | str,
+    documents: Path | str,
+    out: Path | str,
+    *,
+    options: DataOptions | None = None,
+    overwrite: bool = False,
+    cluster: Cluster | None = None,
+    progress: Progress | None = None,
+) -> BulkReport:
+    """Summarize each row of a JSON Lines file into a row of `out`, or go on where an earlier call was stopped.
+
+    DataError for bad rows, before any work; RunError if `out` holds something else (`overwrite` replaces that), is
+    being written or can't be; Interrupted after Ctrl-C.
+    """
+    settings = model if isinstance(model, SummarizerSettings) else SummarizerSettings(str(model))
+    options = options or DataOptions(needs_summary=False, or_usual=True)
+    with open_documents(documents) as file:
+        found = look_over(file, str(documents), options, progress)
+        return summarize_documents(settings, found, Path(out), overwrite=overwrite, cluster=cluster, progress=progress)
+
+
+def summarize_documents(
+    settings: SummarizerSettings,
+    documents: Documents,
+    out: Path | None,
+    *,
+    overwrite: bool = False,
+    cluster: Cluster | None = None,
+    progress: Progress | None = None,
+) -> BulkReport:
+    """As `summarize_file`, of a file that was looked over; standard output if `out` is None."""
+    opened: AbstractContextManager[Output] = nullcontext(StandardOutput(documents))
+    if out:
+        _require_another_file(documents, out)
+        identity = {**settings.identity(), "source_field": documents.options.source_field, "input": documents.sha256}
+        opened = open_output(out, documents, identity, overwrite)
+    with opened as output:
+        try:
+            return _fill(output, settings, documents, cluster, progress or Progress())
+        except KeyboardInterrupt:
+            if not out:
+                raise
+            done = f"{output.rows:,} of {documents.rows:,} summaries are in {out}"
+            raise Interrupted(f"Stopped; {done}. To go on, repeat the command.") from None
+
+
+def _fill(
+    output: Output, settings: SummarizerSettings, documents: Documents, cluster: Cluster | None, progress: Progress
+) -> BulkReport:
+    windows = output.pending()
+    # Looked for before a model is loaded or a cluster started: where nothing is left to do, neither is needed.
+    first = list(islice(windows, 1))
+    before, cut, in_pieces = output.rows, 0, 0
+    if first:
+        if before:
+            progress.note(f"going on after the {before:,} summaries that are there")
+        work = _work(settings, documents, chain(first, windows), cluster, progress)
+        with (
+            progress.task("summarizing", documents.rows, "documents", done=before) as advance,
+            closing(work(advance)) as results,
+        ):
+            for finished in results:
+                output.append(finished.lines, finished.rows)
+                cut += finished.cut
+                in_pieces += finished.in_pieces
+    if output.rows != documents.rows:
+        raise RunError(f"{documents.place} changed while it was read. Repeat the command with --overwrite.")
+    return BulkReport(output.rows, before, documents.bad_rows, cut, in_pieces)
+
+
+def _work(
+    settings: SummarizerSettings,
+    documents: Documents,
+    windows: Iterator[Window],
+    cluster: Cluster | None,
+    progress: Progress,
+) -> Callable[[Advance], Generator[Finished, None, None]]:
+    if cluster:
+        return partial(cluster.summarize, settings, documents, windows)
+    return partial(summarize_here, settings.load(progress), windows)
+
+
+def _require_another_file(documents: Documents, out: Path) -> None:
+    place = Path(documents.place)
+    if out.exists() and place.exists() and out.samefile(place):
+        raise RunError(f"{out} is the file that is read. Name another --out.")
