@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -162,6 +162,15 @@ class SummarizerModel(ABC):
 
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
         """By Transformers: beams, and families without lanes. One list per row, with each candidate asked for."""
+        each = decoding.candidates
+        if each > 1 and decoding.temperature > 0:
+            # As lanes have it, the first of those drawn is the greedy one.
+            greedy = self.generate(rows, replace(decoding, temperature=0.0, candidates=1))
+            drawn = self._generate(rows, replace(decoding, candidates=each - 1))
+            return [[*first, *others] for first, others in zip(greedy, drawn, strict=True)]
+        return self._generate(rows, decoding)
+
+    def _generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
         ids, each = self.generate_ids(rows, decoding), decoding.candidates
         return [
             [self.generation(row, new) for new in ids[number * each : (number + 1) * each]]

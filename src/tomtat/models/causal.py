@@ -10,8 +10,8 @@ import torch
 
 from tomtat.errors import ModelError
 from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
-from tomtat.models.packing import Packed
 from tomtat.models.lanes import CausalLanes, Remembered
+from tomtat.models.packing import Packed
 
 _MARK = "\u2402summary\u2403"
 FRONT_FROM = 8
