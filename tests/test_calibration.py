@@ -1,11 +1,25 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tomtat.config import ModelSettings, PromptSettings
+import tomtat
+from conftest import rows, write_jsonl
+from test_training import StopAfter, adapter, without_times
+from tomtat.candidate_file import Candidate, CandidateFile
+from tomtat.candidates import Draw, draw_candidates
+from tomtat.config import CalibrateSettings, ModelSettings, PromptSettings
+from tomtat.data import load_examples
+from tomtat.errors import ConfigError, DataError, Interrupted, RunError
 from tomtat.models import load_base
 from tomtat.models.base import Choices, Encoded, SummarizerModel
+from tomtat.progress import Progress
+from tomtat.training import calibrate, resume
+from tomtat.training.calibration import worth_ranking
+from tomtat.training.objectives import RankCandidates, TrainingData, rank_loss
 
 # --- candidates of a row read together
 
@@ -223,18 +237,19 @@ def test_a_damaged_file_says_where(tmp_path: Path, content: str, message: str):
 
 
 def made_up(run: tomtat.RunFolder) -> Path:
-    """The better candidate of each row ends in its day, the worse one in nothing."""
+    """The better candidate is the less likely one: what training says nothing of."""
     path = draw_candidates(run, draw=Draw(count=2)).path
     header, *found = lines(path)
     summaries = {row["id"]: row["summary"] for row in rows(12)}
     for row in found:
-        better = Candidate(f"Friday it is, {summaries[row['id']]}", 90.0)
-        worse = Candidate("room four is painted", 10.0)
+        better = Candidate("room four is painted", 90.0)
+        worse = Candidate(f"Friday it is, {summaries[row['id']]}", 10.0)
         row["candidates"] = [{"text": one.text, "score": one.score} for one in (worse, better)]
     return write_jsonl(path, [header, *found])
 
 
 SMALL = {"train.learning_rate": 3e-3, "train.epochs": 3}
+UNJUDGED = {"train.choose_by": "loss", "data.validation": None}
 
 
 def advantage(run: tomtat.RunFolder) -> float:
@@ -260,9 +275,7 @@ def test_calibration_makes_the_better_candidates_likelier(run: tomtat.RunFolder,
         def note(self, text: str) -> None:
             notes.append(text)
 
-    better = calibrate(
-        run, SMALL | {"train.choose_by": "loss", "data.validation": None}, tmp_path / "better", Listening()
-    )
+    better = calibrate(run, SMALL | UNJUDGED, tmp_path / "better", Listening())
 
     assert advantage(better) > advantage(run) + 1
     losses = [row["train_loss"] for row in better.metrics() if row["kind"] == "epoch"]
@@ -327,7 +340,7 @@ def test_a_step_does_not_depend_on_how_its_rows_are_cut(run: tomtat.RunFolder, t
 def test_other_ways_to_train_can_be_calibrated_too(settings: dict[str, Any], tmp_path: Path, method: dict[str, Any]):
     run = tomtat.finetune(settings=settings | method, out=tmp_path / "run")
     made_up(run)
-    better = calibrate(run, SMALL | {"train.choose_by": "loss", "data.validation": None}, tmp_path / "better")
+    better = calibrate(run, SMALL | UNJUDGED, tmp_path / "better")
     assert advantage(better) > advantage(run)
     assert better.info()["base"] == run.info()["base"]
     assert [path.name for path in better.trained_path.iterdir()] == [path.name for path in run.trained_path.iterdir()]
