@@ -168,6 +168,19 @@ def test_candidates_are_drawn_scored_and_summed_up(run: tomtat.RunFolder):
     assert room.oracle == pytest.approx(sum(best) / len(best))
 
 
+def test_a_summary_that_the_limit_cut_has_no_end_to_learn(run: tomtat.RunFolder):
+    from tomtat.training.finetune import _candidate_ids
+
+    path = draw_candidates(run, draw=DRAW).path  # of at most 8 tokens
+    found = [one for _, row in CandidateFile.read(path).rows.values() for one in row]
+    cut = next(one for one in found if one.cut)
+    model = tomtat.Summarizer.load(run).model
+    whole = model.target(cut.text)
+    assert whole[-1] in model.end_token_ids()
+    assert _candidate_ids(model, cut) == whole[:-1]
+    assert _candidate_ids(model, Candidate(cut.text, 1.0)) == whole
+
+
 def test_scores_are_the_mean_of_three_rouges_over_references():
     from tomtat.metrics.rouge import Rouge
 

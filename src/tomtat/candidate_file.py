@@ -31,6 +31,12 @@ class Candidate:
     text: str
     score: float
     """0 to 100, by the header's recipe."""
+    cut: bool = False
+    """The token limit ended it, not the model; written only where it is so."""
+
+    def as_dict(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"text": self.text, "score": self.score}
+        return value | {"cut": True} if self.cut else value
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class CandidateFile:
         lines = []
         for example, found in zip(examples, candidates, strict=True):
             self.rows[example.id] = digest(example), found
-            lines.append({"id": example.id, "row": digest(example), "candidates": [asdict(one) for one in found]})
+            lines.append({"id": example.id, "row": digest(example), "candidates": [one.as_dict() for one in found]})
         self._write(lines)
 
     def _write(self, lines: Sequence[dict[str, Any]], mode: str = "ab") -> None:
@@ -129,8 +135,11 @@ class CandidateFile:
             try:
                 value: Any = row.value
                 identifier, name = value["id"], str(value["row"])
-                found = [Candidate(str(one["text"]), float(one["score"])) for one in value["candidates"]]
-            except (TypeError, KeyError, ValueError):
+                found = [
+                    Candidate(str(one["text"]), float(one["score"]), bool(one.get("cut")))
+                    for one in value["candidates"]
+                ]
+            except (TypeError, KeyError, ValueError, AttributeError):
                 raise DataError(f"{place}: {row.problem or 'not a row of candidates'}. {ANEW}.") from None
             if identifier in self.rows:
                 raise DataError(f"{place}: the id {identifier!r} stands in the file already. {ANEW}.")

@@ -18,7 +18,7 @@ from tomtat.prompts import source_text
 from tomtat.ranking import best
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
-from tomtat.types import Example
+from tomtat.types import Example, Generation
 
 WINDOW = 16
 """Rows written and synced together: what a kill may cost."""
@@ -150,8 +150,12 @@ def _drawn(
     rows = [engine.model.encode(source_text(row.source), None, summarizer.max_source_tokens) for row in examples]
     for number, generations in engine.finished(rows, decoding):
         example = examples[number]
-        texts = [generation.text for generation in generations]
-        yield example, [Candidate(text, rouge.mean(text, example.references)) for text in texts]
+        yield example, [_candidate(generation, example, rouge) for generation in generations]
+
+
+def _candidate(generation: Generation, example: Example, rouge: Rouge) -> Candidate:
+    score = rouge.mean(generation.text, example.references)
+    return Candidate(generation.text, score, generation.finish_reason == "length")
 
 
 def _room(file: CandidateFile, examples: list[Example], rouge: Rouge) -> Room:

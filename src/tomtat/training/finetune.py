@@ -231,8 +231,14 @@ def _encode(
         encode(examples["train"]),
         encode(validation),
         [row.references for row in validation],
-        [[model.target(one.text) for one in row] for row in candidates],
+        [[_candidate_ids(model, one) for one in row] for row in candidates],
     )
+
+
+def _candidate_ids(model: SummarizerModel, candidate: Candidate) -> list[int]:
+    """Without an end token where the model did not end: what makes loops bad is that they go on."""
+    ids = model.target(candidate.text)
+    return ids[:-1] if candidate.cut and len(ids) > 1 else ids
 
 
 def _tell_about(data: TrainingData, config: RunConfig, progress: Progress) -> None:
