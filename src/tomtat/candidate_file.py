@@ -105,7 +105,7 @@ class CandidateFile:
             shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
             raise DataError(
                 f"{self.path} has no candidates for {len(missing):,} of {len(examples):,} rows ({shown}). "
-                "`tomtat candidates` with the same arguments makes the rest."
+                "Draw them for all: `tomtat candidates RUN` (one that was stopped goes on by the same command)."
             )
         return [self.rows[example.id][1] for example in examples]
 

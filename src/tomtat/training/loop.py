@@ -114,11 +114,11 @@ class Trainer:
 
     def run(self) -> Place:
         """Train to the end from wherever we are. Raises Interrupted after a signal, the checkpoint written."""
+        if self.config.calibrate.run and not self.place.metric_rows:
+            self._judge_start()
         done = (self.place.epoch - 1) * len(self.data.train) + self.place.step_in_epoch * self.settings.batch_size
         total = len(self.data.train) * self.settings.epochs
         with stop_on_signal() as stop, self.progress.task("training", total, done=done) as advance:
-            if self.config.calibrate.run and not self.place.metric_rows:
-                self._judge_start()
             saved_at = time.monotonic()
             while self.place.epoch <= self.settings.epochs and not self._is_patience_over():
                 batches = epoch_batches(
