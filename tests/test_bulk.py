@@ -25,7 +25,7 @@ from tomtat.bulk import Cluster, SummarizerSettings, look_over, open_documents, 
 from tomtat.bulk import documents as documents_module
 from tomtat.data import DataOptions
 from tomtat.errors import ConfigError, DataError, Interrupted, RunError
-from tomtat.types import Generation
+from tomtat.summarizer import Summary
 
 SKIP = DataOptions(needs_summary=False, on_bad_row="skip", or_usual=True)
 
@@ -39,18 +39,18 @@ class FirstWords(SummarizerSettings):
     stops_at: str = "never"
     words: int = 3
 
-    def load(self) -> Any:
-        return SimpleNamespace(generate=self._generate, encode=lambda sources: [])
+    def load(self, progress: Any = None) -> Any:
+        return SimpleNamespace(generate=self._generate)
 
     def identity(self) -> dict[str, Any]:
         return {"model": self.model, "words": self.words}
 
-    def _generate(self, sources: list[str], progress: Any = None) -> list[Generation]:
+    def _generate(self, sources: list[str], progress: Any = None) -> list[Summary]:
         time.sleep(self.seconds_per_window)
         if any(self.stops_at in source for source in sources):
             raise KeyboardInterrupt
         SEEN.extend(sources)
-        return [Generation(" ".join(source.split()[: self.words]), 5, 3, "stop") for source in sources]
+        return [Summary(" ".join(source.split()[: self.words]), 5, 3, "stop") for source in sources]
 
 
 SEEN: list[str] = []
@@ -88,6 +88,7 @@ def test_each_document_gets_one_row_in_order(big: Path, tmp_path: Path):
     assert ids(out) == [f"row-{n}" for n in range(95)]
     assert json.loads(out.read_text(encoding="utf-8").split("\n")[7]) == {
         "id": "row-7", "summary": "number 7 of", "prompt_tokens": 5, "new_tokens": 3, "finish_reason": "stop",
+        "near_ties": 0, "pieces": 1, "share_read": 1.0,
     }  # fmt: skip
     assert beside(out) == ["", ".info.json"]
 
@@ -172,7 +173,7 @@ def test_memory_stays_flat(tmp_path: Path):
 
 
 class Forgetful(FirstWords):
-    def _generate(self, sources: list[str], progress: Any = None) -> list[Generation]:
+    def _generate(self, sources: list[str], progress: Any = None) -> list[Summary]:
         return [Generation("short", 5, 3, "stop") for _ in sources]
 
 
@@ -377,10 +378,13 @@ def test_a_cluster_that_is_not_there_is_told(big: Path, tmp_path: Path, address:
 
 
 def test_shares_of_a_cluster():
-    assert Cluster()._share({"CPU": 64.0}) == (16, {"num_cpus": 4.0})
-    assert Cluster()._share({"CPU": 2.0}) == (1, {"num_cpus": 2.0})
-    assert Cluster(workers=4)._share({"CPU": 2.0}) == (4, {"num_cpus": 0.5})
-    assert Cluster()._share({"CPU": 32.0, "GPU": 2.0}) == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster()._share({"CPU": 64.0}, "auto") == (16, {"num_cpus": 4.0})
+    assert Cluster()._share({"CPU": 2.0}, "auto") == (1, {"num_cpus": 2.0})
+    assert Cluster(workers=4)._share({"CPU": 2.0}, "auto") == (4, {"num_cpus": 0.5})
+    gpus = {"CPU": 32.0, "GPU": 2.0}
+    assert Cluster()._share(gpus, "auto") == (2, {"num_cpus": 4.0, "num_gpus": 1.0})
+    assert Cluster(workers=3)._share(gpus, "cuda") == (3, {"num_cpus": 4.0, "num_gpus": 0.5})
+    assert Cluster()._share(gpus, "cpu") == (8, {"num_cpus": 4.0})
 
 
 @pytest.mark.slow
@@ -391,16 +395,17 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path = write_jsonl(tmp_path / "big.jsonl", [*rows(150), {"txt": "bad"}, *rows(10), *[{"text": "a b"}] * 50])
-    settings = SummarizerSettings(str(tiny_t5), "cpu", max_new_tokens=24)
+    settings = SummarizerSettings(str(tiny_t5), "cpu", generate={"max_new_tokens": 24})
     expected, out = tmp_path / "expected.jsonl", tmp_path / "out.jsonl"
     summarize_file(settings, path, expected, options=SKIP)
-    killed: list[int] = []
+    rays: list[Any] = []
 
     def kill_a_worker_when_some_rows_are_there() -> None:
         while not out.exists():
             time.sleep(0.05)
-        workers = [p for p in psutil.Process().children(recursive=True) if "ray::MapWorker" in " ".join(p.cmdline())]
-        killed.append(len(workers))
+        rays.extend(psutil.Process().children(recursive=True))
+        workers = [process for process in rays if "ray::MapWorker" in " ".join(process.cmdline())]
+        assert len(workers) == 2
         workers[0].kill()
 
     killer = threading.Thread(target=kill_a_worker_when_some_rows_are_there)
@@ -409,8 +414,8 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     report = summarize_file(settings, path, out, options=SKIP, cluster=cluster)
     killer.join()
 
-    assert killed == [2]
+    assert len(rays) > 2
     assert report.rows == 200
     assert out.read_bytes() == expected.read_bytes()
-    left = [p.name() for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    assert [name for name in left if "ray" in name] == []
+    # Ray's workers run at low priority, and take a while to end where others keep the processors busy.
+    assert psutil.wait_procs(rays, timeout=180)[1] == []

@@ -125,8 +125,8 @@ def test_a_cut_summary_says_so(tiny_model: Path):
     end = model.end_token_ids()[0]
     word = model.tokenizer("room", add_special_tokens=False)["input_ids"]
 
-    assert model._generation(row, word).finish_reason == "length"
-    ended = model._generation(row, [*word, end, model.pad_token_id])
+    assert model.generation(row, word).finish_reason == "length"
+    ended = model.generation(row, [*word, end, model.pad_token_id])
     assert (ended.text, ended.finish_reason, ended.new_tokens) == ("room", "stop", len(word) + 1)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Cluster:
             raise ConfigError(f"--ray reads a file, and {documents.place} is none. Save it to one first.")
         with _connected(self.address) as ray:
             parts = [_part(number, window) for number, window in enumerate(windows)]
-            work = _Work(settings, documents.options, documents.doubled)
+            work = _Work(settings.absolute(), documents.options, documents.doubled)
             with closing(self._results(ray, path.resolve(), parts, work)) as results:
                 for part, result in zip(parts, results, strict=True):
                     if result["problem"]:
@@ -71,7 +72,7 @@ class Cluster:
     ) -> Generator[dict[str, Any], None, None]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        workers, reserved = self._share(ray.cluster_resources())
+        workers, reserved = self._share(ray.cluster_resources(), work.settings.device)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # A block for each window: a block is what is done again when a worker dies, and what comes back as one.
         blocks = ray.data.from_items(parts, override_num_blocks=len(parts))
@@ -101,13 +102,13 @@ class Cluster:
                 "What was done is kept: repeat the command with fewer --ray-workers, or look into Ray's logs."
             ) from None
 
-    def _share(self, resources: dict[str, float]) -> tuple[int, dict[str, float]]:
+    def _share(self, resources: dict[str, float], device: str) -> tuple[int, dict[str, float]]:
         """How many workers, and what each reserves."""
-        cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
+        cpus, gpus = resources.get("CPU", 1.0), 0 if device == "cpu" else int(resources.get("GPU", 0))
         workers = self.workers or gpus or max(1, int(cpus) // CPUS_PER_WORKER)
         share = self.cpus_per_worker or min(CPUS_PER_WORKER, cpus / workers)
         reserved = {"num_cpus": float(int(share)) if share >= 1 else share}
-        return workers, reserved | ({"num_gpus": 1.0} if gpus >= workers else {})
+        return workers, reserved | ({"num_gpus": 1 / ceil(workers / gpus)} if gpus else {})
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         _require_somebody_there(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, ValueError) as error:
+        if address == "local":
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"No Ray cluster can be reached at --ray-address {address} ({reason}). Start one with `ray start --head`, "

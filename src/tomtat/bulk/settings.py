@@ -1,6 +1,6 @@
 """How to get a summarizer, here or on another machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class SummarizerSettings:
         summarizer.ask_for(self.generate)
         return summarizer
 
+    def absolute(self) -> "SummarizerSettings":
+        """The same for a process that runs in another folder."""
+        return replace(self, model=_absolute(self.model), base=self.base and _absolute(self.base))
+
     def identity(self) -> dict[str, Any]:
         """What must be the same for the same summaries. Devices and places don't count, weights and limits do."""
         return {**self._weights(), "engine": self.engine, **self.generate}
@@ -44,3 +48,8 @@ class SummarizerSettings:
         trained = sha256_of(*sorted(folder.glob("*.safetensors")), folder / TRAINED_FILE)
         base = resolve(self.base).sha256 if self.base else TrainedInfo.load(folder).base["sha256"]
         return {"model": trained, "base model": base}
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name

@@ -112,8 +112,12 @@ def _require_writable(out: Path) -> None:
     """Before minutes of work, not after them."""
     from tomtat.errors import ConfigError
 
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
+    what = ""
+    if out.exists() and not out.is_file():
+        what = "is a folder" if out.is_dir() else "is no file that could be gone on with"
+    elif not out.parent.is_dir():
+        what = f"lies in {out.parent}, which is no folder"
+    if what:
         raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
 
 

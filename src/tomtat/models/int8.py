@@ -19,12 +19,13 @@ def quantize(network: Any) -> None:
     """Replace each linear layer by its 8-bit form, in place; adapters must be folded in, and stay."""
     head = network.get_output_embeddings()
     for name, module in list(network.named_modules()):
-        layer = getattr(module, "base_layer", module)
-        if not isinstance(layer, nn.Linear) or name.endswith(".base_layer"):
+        # What lies inside an adapted layer goes with it.
+        if ".base_layer" in name or ".lora_" in name:
             continue
-        parent = network.get_submodule(name.rpartition(".")[0])
-        kind = Int8Head if module is head else Int8Linear
-        setattr(parent, name.rpartition(".")[2], kind(layer))
+        layer = getattr(module, "base_layer", module)
+        if isinstance(layer, nn.Linear):
+            parent, _, own_name = name.rpartition(".")
+            setattr(network.get_submodule(parent), own_name, (Int8Head if module is head else Int8Linear)(layer))
 
 
 class Int8Linear(nn.Module):  # type: ignore[misc]
