@@ -234,6 +234,22 @@ def test_a_file_made_otherwise_is_refused(llama_run: tomtat.RunFolder, data: Pat
         draw_candidates(llama_run, draw=DRAW)
 
 
+@pytest.mark.parametrize("content", ["dear diary", "dear\ndiary", '{"id": 1}\n'])
+def test_a_file_that_is_none_of_ours_is_left_as_it_is(llama_run: tomtat.RunFolder, tmp_path: Path, content: str):
+    path = tmp_path / "mine.txt"
+    path.write_text(content)
+    with pytest.raises(DataError, match="does not begin with a header"):
+        draw_candidates(llama_run, draw=DRAW, out=path)
+    assert path.read_text() == content
+
+
+def test_a_header_that_a_kill_tore_is_written_anew(llama_run: tomtat.RunFolder):
+    path = llama_run.path / "candidates.jsonl"
+    path.write_text('{"candidates_of": "runs/')
+    assert draw_candidates(llama_run, draw=DRAW).rows == 12
+    assert len(lines(path)) == 13
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

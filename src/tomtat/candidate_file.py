@@ -23,6 +23,7 @@ from tomtat.prompts import source_text
 from tomtat.types import Example
 
 FILE = "candidates.jsonl"
+BEGIN = b'{"candidates_of": '
 ANEW = "Delete it, or write to another file with -o"
 
 
@@ -67,14 +68,17 @@ class CandidateFile:
         self.header = asdict(header)
         self.rows: dict[str | int, tuple[str, list[Candidate]]] = {}
         """Digest and candidates of each row, by id."""
-        if path.exists() and (found := _read(path, cut_torn=True)):
-            first, *rest = found
-            if difference := header.difference(_header(path, first)):
-                raise RunError(f"{path} was made with {difference}. {ANEW}.")
-            self._add(rest)
-        else:
-            self._write([asdict(header)], mode="wb")
+        content = _content(path) if path.exists() else b""
+        if b"\n" not in content and content.startswith(BEGIN[: len(content)]):
+            self._write([asdict(header)], mode="wb")  # nothing there yet, or a header that a kill tore
             sync(path.parent)
+            return
+        first, *rest = _whole_rows(content)
+        if difference := header.difference(_header(path, first)):
+            raise RunError(f"{path} was made with {difference}. {ANEW}.")
+        self._add(rest)
+        # Only now that the file is known to be ours.
+        os.truncate(path, content.rfind(b"\n") + 1)
 
     @classmethod
     @contextmanager
@@ -93,7 +97,7 @@ class CandidateFile:
         """As it is. Raises a DataError that says what is wrong where."""
         file = cls.__new__(cls)
         file.path, file.rows = path, {}
-        first, *rest = _read(path) or [Row(1)]
+        first, *rest = _whole_rows(_content(path))
         file.header = _header(path, first)
         file._add(rest)
         return file
@@ -151,18 +155,18 @@ def digest(example: Example) -> str:
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def _read(path: Path, cut_torn: bool = False) -> list[Row]:
-    """Lines with their numbers; of a last one without its end, which a kill tore, nothing."""
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"There is no {path}. `tomtat candidates RUN` makes it.") from None
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from None
-    whole = content[: content.rfind(b"\n") + 1]
-    if cut_torn and len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return list(parse_lines(whole))
+
+
+def _whole_rows(content: bytes) -> list[Row]:
+    """Lines with their numbers, one at least; a last one without its end, which a kill tore, is none."""
+    return list(parse_lines(content[: content.rfind(b"\n") + 1])) or [Row(1)]
 
 
 def _header(path: Path, row: Row) -> dict[str, Any]:
