@@ -38,6 +38,7 @@ def candidates_command(
     from tomtat.errors import ConfigError
     from tomtat.run_folder import RunFolder
 
+    is_for_training = not validation and data is None and out is None
     if validation:
         folder = RunFolder.open(run)
         if data or folder.config.data.validation is None:
@@ -57,7 +58,7 @@ def candidates_command(
     )
     console.print(f"\nScore: {room.recipe}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Candidates: {room.path}", markup=False, highlight=False, soft_wrap=True)
-    if not validation:
+    if is_for_training:
         print_next(f"train --candidates {run} --out {run}-calibrated")
 
 
