@@ -174,7 +174,7 @@ def test_memory_stays_flat(tmp_path: Path):
 
 class Forgetful(FirstWords):
     def _generate(self, sources: list[str], progress: Any = None) -> list[Summary]:
-        return [Generation("short", 5, 3, "stop") for _ in sources]
+        return [Summary("short", 5, 3, "stop") for _ in sources]
 
 
 def test_long_documents_make_small_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -24,7 +24,9 @@ def commands() -> list[str]:
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
             if match := re.match(
-                r"[#\s]*(?:\$\(BIN\)/)?(tomtat (?:train|candidates|evaluate|compare|summarize|params|models) .*)", line
+                r"[#\s]*(?:\$\(BIN\)/)?"
+                r"(tomtat (?:train|candidates|evaluate|compare|summarize|params|models|export|push) .*)",
+                line,
             ):
                 found.append(re.sub(r"  +[(#].*", "", match[1]))
     return found
@@ -37,7 +39,7 @@ def test_commands_in_the_docs_parse(command: str):
     group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/export.md"])
 def test_files_that_pages_link_to_exist(page: str):
     links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert links

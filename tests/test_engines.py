@@ -1,0 +1,367 @@
+"""Engines: what they write is what Transformers writes, in any company."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import small_settings
+from tomtat import Summarizer, finetune
+from tomtat.config import ModelSettings, PromptSettings
+from tomtat.engines import LiveEngine, TorchEngine
+from tomtat.engines import probe as probe_module
+from tomtat.engines.opening import Place
+from tomtat.engines.probe import Tried, fastest
+from tomtat.engines.torch_engine import Flight, Job
+from tomtat.errors import ConfigError, RunError
+from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
+from tomtat.models.cache import GrowingLayer
+from tomtat.models.decoding import Lane, choose
+from tomtat.models.int8 import Int8Head, Int8Linear, quantize
+from tomtat.models.lanes import order_of
+from tomtat.progress import Progress
+from tomtat.types import Generation
+
+GREEDY = Decoding(12)
+SAMPLED = Decoding(12, temperature=1.0, top_p=0.9, candidates=4, seed=3)
+
+
+def lively(folder: Path) -> SummarizerModel:
+    """A random model whose weights are large enough that it says something different of each prompt, and ends."""
+    model = load_base(ModelSettings(name=str(folder)), PromptSettings())
+    torch.manual_seed(1)
+    for name, parameter in model.network.named_parameters():
+        if parameter.dim() == 2 and "relative" not in name:
+            parameter.data = torch.randn_like(parameter) * (0.3 if "lm_head" not in name else 1.0)
+    return model
+
+
+def encoded(model: SummarizerModel, count: int = 17) -> list[Encoded]:
+    return [model.encode(f"meet {n} at noon, " * (1 + n * 5 % 7) + "bye", None, 200) for n in range(count)]
+
+
+def ids_of(generations: list[list[Generation]]) -> list[str]:
+    return [generation.text for each in generations for generation in each]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 150, 400, 10_000])
+@pytest.mark.parametrize("decoding", [GREEDY, Decoding(12, no_repeat_ngram=2)], ids=["greedy", "no-repeat"])
+def test_lanes_write_what_generate_writes_alone(tiny_model: Path, batch_tokens: int, decoding: Decoding):
+    model = lively(tiny_model)
+    rows = encoded(model)
+
+    found = TorchEngine(model, batch_tokens).candidates(rows, decoding)
+
+    alone = [model.generate([row], decoding)[0] for row in rows]
+    assert [(g[0].text, g[0].new_tokens, g[0].finish_reason) for g in found] == [
+        (g[0].text, g[0].new_tokens, g[0].finish_reason) for g in alone
+    ]
+    assert len(set(ids_of(found))) > 5, "rows that all say the same prove nothing"
+
+
+def test_lanes_that_join_write_the_same(tiny_model: Path):
+    model = lively(tiny_model)
+    rows = encoded(model, 8)
+    flight = Flight(TorchEngine(model))
+    jobs = [Job(row, Decoding(4 + 3 * number, seed=number), number) for number, row in enumerate(rows)]
+    done, ages = [], set()
+    for job in jobs:
+        flight.add(job)
+        done += flight.step()
+        ages.add(tuple(len(lane.ids) for lane in flight.lanes))
+    while flight.jobs:
+        done += flight.step()
+
+    assert any(len(set(lengths)) > 3 for lengths in ages), "lanes of different ages side by side"
+    assert sorted(job.number for job in done) == list(range(8))
+    for job in jobs:
+        assert job.generations == model.generate([job.row], job.decoding)[0]
+
+
+def test_candidates_do_not_depend_on_their_company(tiny_model: Path):
+    model = lively(tiny_model)
+    rows = encoded(model, 9)
+    found = TorchEngine(model, 500).candidates(rows, SAMPLED)
+    backwards = TorchEngine(model, 5000).candidates(rows[::-1], SAMPLED)[::-1]
+
+    assert ids_of(found) == ids_of(backwards)
+    assert [each[0].text for each in found] == ids_of([model.generate([row], GREEDY)[0] for row in rows])
+    assert all(len({g.text for g in each}) > 1 for each in found)
+    another_seed = TorchEngine(model, 500).candidates(rows, Decoding(12, temperature=1.0, candidates=4, seed=4))
+    assert ids_of(another_seed) != ids_of(found)
+
+
+def test_draws_follow_the_probabilities():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    decoding = Decoding(4000, temperature=1.0)
+    lane = Lane([1, 2, 3], decoding)
+    for _ in range(4000):
+        lane.ids += choose(logits[None], [lane])
+    shares = torch.bincount(torch.tensor(lane.ids), minlength=4) / 4000
+    assert torch.allclose(shares, logits.exp(), atol=0.03)
+
+    narrow = Lane([1], Decoding(500, temperature=1.0, top_p=0.7))
+    for _ in range(500):
+        narrow.ids += choose(logits[None], [narrow])
+    assert set(narrow.ids) == {0, 1}, "0.5 and 0.3 together are the shortest beginning with 0.7"
+
+
+def test_near_ties_are_counted():
+    lane = Lane([1], Decoding(2))
+    assert choose(torch.tensor([[1.0, 1.00005, 0.0]]), [lane]) == [1]
+    assert choose(torch.tensor([[1.0, 1.1, 0.0]]), [lane]) == [1]
+    assert lane.near_ties == 1
+
+
+def test_a_prompts_front_is_read_once(tiny_llama: Path):
+    model = lively(tiny_llama)
+    engine = TorchEngine(model)
+    read: list[int] = []
+    model.network.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
+    rows = encoded(model, 3)
+    engine.candidates(rows[:1], Decoding(1))
+    engine.candidates(rows[1:2], Decoding(1))
+
+    front = len(model.front_ids)
+    assert front >= 8
+    assert read == [front, len(rows[0].prompt_ids) - front, len(rows[1].prompt_ids) - front]
+
+
+def test_encoder_states_are_kept_for_the_next_adapter_in_the_decoder(tiny_t5: Path, data: Path, tmp_path: Path):
+    run = finetune(settings=small_settings(tiny_t5, data) | {"lora.target": "decoder"}, out=tmp_path / "run")
+    summarizer = Summarizer.load(run)
+    calls: list[int] = []
+    summarizer.model.network.get_encoder().register_forward_hook(lambda m, args, out: calls.append(1))
+
+    tuned = summarizer.generate(["a text"])
+    with summarizer.model.untuned():
+        untuned = summarizer.generate(["a text"])
+
+    assert len(calls) == 1
+    assert tuned != untuned
+
+
+def test_a_stream_is_the_summary_in_pieces(tiny_model: Path):
+    model = lively(tiny_model)
+    row = encoded(model, 4)[3]
+    *pieces, whole = TorchEngine(model).stream(row, Decoding(30))
+
+    assert isinstance(whole, Generation)
+    assert "".join(map(str, pieces)) == whole.text == model.generate([row], Decoding(30))[0][0].text
+    assert len(pieces) > 1
+
+
+def test_requests_join_those_under_way(tiny_model: Path):
+    model = lively(tiny_model)
+    rows = encoded(model, 12)
+    with LiveEngine(TorchEngine(model)) as live:
+        futures = [live.submit(row, Decoding(5 + n)) for n, row in enumerate(rows)]
+        found = [future.result(30)[0] for future in futures]
+
+    assert [g.text for g in found] == [model.generate([r], Decoding(5 + n))[0][0].text for n, r in enumerate(rows)]
+
+
+def test_a_live_engine_tells_each_request_its_own_error(tiny_llama: Path):
+    model = lively(tiny_llama)
+    good = encoded(model, 1)[0]
+    with LiveEngine(TorchEngine(model)) as live:
+        bad = live.submit(Encoded([10**9], []), GREEDY)
+        with pytest.raises(IndexError):
+            bad.result(30)
+        assert live.submit(good, GREEDY).result(30)[0].text
+    assert not any(thread.name == "tomtat-engine" for thread in threading.enumerate())
+    with pytest.raises(RuntimeError):
+        live.submit(good, GREEDY)
+
+
+def test_growing_layers_keep_what_they_are_given():
+    torch.manual_seed(0)
+    layer = GrowingLayer()
+    expected: list[torch.Tensor] = []
+    for length in (5, 1, 1, 70, 1):
+        new = torch.randn(4, 2, length, 3)
+        expected.append(new)
+        keys, values = layer.update(new, -new)
+        assert torch.equal(keys, torch.cat(expected, 2))
+        assert torch.equal(values, -keys)
+    whole = torch.cat(expected, 2)
+    order = order_of([0, 2, 3])
+    assert order == [0, 3, 2]
+    layer.keep(order)
+    assert torch.equal(layer.keys, whole[order])
+    layer.repeat(2)
+    assert torch.equal(layer.keys, whole[order].repeat_interleave(2, 0))
+
+
+def test_eight_bits_stay_close_and_the_likeliest_logits_are_exact():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 300, bias=False)
+    inputs = torch.randn(5, 7, 64) * torch.tensor([1.0, 100.0, 0.01, 1.0, 1.0, 1.0, 1.0])[None, :, None]
+    exact = linear(inputs)
+
+    rounded = Int8Linear(linear)(inputs)
+    # One scale a token: the large ones don't round the small ones away.
+    error = (rounded - exact).norm(dim=-1) / exact.norm(dim=-1)
+    assert error.max() < 0.05
+
+    logits = Int8Head(linear)(inputs)
+    best, place = exact.topk(8)
+    torch.testing.assert_close(logits.gather(-1, place), best, atol=1e-5, rtol=1e-5)
+    zero = Int8Linear(linear)(torch.zeros(1, 64))
+    assert torch.isfinite(zero).all()
+
+
+def test_eight_bits_with_a_bias():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(32, 16)
+    inputs = torch.randn(4, 32) * 10
+    error = (Int8Linear(linear)(inputs) - linear(inputs)).norm() / linear(inputs).norm()
+    assert error < 0.05
+
+
+def test_a_quantized_network_has_no_wide_layer_left(tiny_model: Path):
+    model = lively(tiny_model)
+    quantize(model.network)
+    assert not any(isinstance(module, torch.nn.Linear) for module in model.network.modules())
+    assert all(len(each[0].text) >= 0 for each in TorchEngine(model).candidates(encoded(model, 3), GREEDY))
+
+
+# Adapters
+
+
+@pytest.fixture
+def two_runs(tiny_model: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    settings = small_settings(tiny_model, data) | {"train.learning_rate": 0.05}
+    runs = [
+        finetune(settings=settings | {"seed": seed, "lora.target": target}, out=tmp_path / f"run-{seed}")
+        for seed, target in ((0, "all-linear"), (1, "attention"))
+    ]
+    return runs[0].adapter_path, runs[1].adapter_path
+
+
+def test_adapters_are_swapped_by_name_without_a_trace(two_runs: tuple[Path, Path]):
+    first, second = two_runs
+    texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
+    alone = [[s.text for s in Summarizer.load(path).generate(texts)] for path in two_runs]
+    assert alone[0] != alone[1]
+
+    summarizer = Summarizer.load(first)
+    adapters = summarizer.model.adapters
+    base_weights = {n: p.clone() for n, p in load_base_of(summarizer).items()}
+    adapters.add("second", second)
+    found = []
+    for name in ("second", "default", None, "second", "default"):
+        adapters.use(name)
+        found.append([s.text for s in summarizer.generate(texts)])
+
+    assert found[0] == found[3] == alone[1]
+    assert found[1] == found[4] == alone[0]
+    adapters.use(None)
+    for name, weight in load_base_of(summarizer).items():
+        assert torch.equal(weight, base_weights[name]), name
+    adapters.use("default")
+    with pytest.raises(RunError, match="at work"):
+        adapters.remove("default")
+    adapters.remove("second")
+    with pytest.raises(RunError, match="no adapter 'second'"):
+        adapters.use("second")
+
+
+def load_base_of(summarizer: Summarizer) -> dict[str, torch.Tensor]:
+    """The base's own weights, whatever adapter is at work."""
+    with summarizer.model.untuned():
+        return {
+            name.replace(".base_layer", ""): parameter.detach().clone()
+            for name, parameter in summarizer.model.network.named_parameters()
+            if "lora_" not in name
+        }
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_others_at_work(two_runs: tuple[Path, Path], tmp_path: Path):
+    summarizer = Summarizer.load(two_runs[0])
+    before = summarizer.generate(["a text"])
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "adapter_config.json").write_text("{}")
+    with pytest.raises(RunError, match="does not fit"):
+        summarizer.model.adapters.add("broken", broken)
+    assert summarizer.generate(["a text"]) == before
+    with pytest.raises(RunError, match="letters"):
+        summarizer.model.adapters.add("../up", two_runs[1])
+
+
+# Choosing
+
+
+def test_auto_tries_once_and_takes_the_fastest_that_says_the_same(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
+    tries: list[int] = []
+    results = [Tried("torch", 2.0, 1.0), Tried("torch-int8", 0.5, 0.2), Tried("ctranslate2", 1.0, 0.9)]
+    monkeypatch.setattr(probe_module, "_try", lambda where: (tries.append(1), results)[1])
+    told: list[str] = []
+    progress = Progress()
+    monkeypatch.setattr(progress, "note", told.append)
+    where = Place(str(tiny_llama), "cpu", "fp32", None)
+
+    assert fastest(where, progress) == fastest(where, progress) == "ctranslate2"
+    assert len(tries) == 1
+    assert "torch-int8 0.5 s (agreement 0.20)" in told[-1]
+    (tmp_path / "cache" / "engines.json").write_text("{half")
+    assert fastest(where, progress) == "ctranslate2"
+    assert len(tries) == 2
+
+
+def test_auto_probes_for_real(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
+    summarizer = Summarizer.load(tiny_model, engine="auto", device="cpu")
+    assert summarizer("a text") == summarizer("a text")
+    tried = next(iter(json.loads((tmp_path / "cache" / "engines.json").read_text()).values()))
+    assert [one["engine"] for one in tried] == ["torch", "torch-int8", "ctranslate2"]
+    assert all(one["seconds"] > 0 or one["problem"] for one in tried)
+
+
+def test_unknown_engines_are_refused(tomtat: Callable[..., Any], tiny_llama: Path, tmp_path: Path):
+    text = tmp_path / "a.txt"
+    text.write_text("one")
+    result = tomtat("summarize", tiny_llama, text, "--engine", "warp")
+    assert (result.code, result.err.strip()) == (
+        2, "tomtat: 'warp' is no engine. Take torch, torch-int8, ctranslate2, ctranslate2-float32, auto.",
+    )  # fmt: skip
+    result = tomtat("summarize", tiny_llama, text, "--set", "lora.rank=3")
+    assert result.code == 2
+    with pytest.raises(ConfigError, match="runs on the CPU"):
+        Summarizer.load(tiny_llama, engine="torch-int8", device="cuda")
+
+
+ctranslate2 = pytest.importorskip("ctranslate2", reason="pip install 'tomtat[ctranslate2]'")
+
+
+def test_ctranslate2_writes_what_torch_writes(tiny_model: Path, data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
+    run = finetune(settings=small_settings(tiny_model, data), out=tmp_path / "run")
+    texts = [f"#Person1#: can we meet on monday at {n}? " * (1 + n % 3) for n in range(9)]
+
+    torch_says = Summarizer.load(run).generate(texts)
+    for attempt in ("converted", "from the cache"):
+        fast = Summarizer.load(run, engine="ctranslate2-float32").generate(texts)
+        assert [s.text for s in fast] == [s.text for s in torch_says], attempt
+        assert [s.finish_reason for s in fast] == [s.finish_reason for s in torch_says]
+        assert [s.new_tokens for s in fast] == [s.new_tokens for s in torch_says]
+    assert len(list((tmp_path / "cache" / "ctranslate2").glob("*/model.bin"))) == 1
+
+
+def test_ctranslate2_draws_candidates(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
+    summarizer = Summarizer.load(tiny_model, engine="ctranslate2-float32", device="cpu")
+    rows = [summarizer.model.encode(text, None, 100) for text in ("one", "two two")]
+    found = summarizer.engine.candidates(rows, Decoding(6, temperature=1.0, candidates=3))
+    assert [len(each) for each in found] == [3, 3]
+    if not summarizer.model.is_encoder_decoder:
+        with pytest.raises(ConfigError, match="torch"):
+            summarizer.engine.candidates(rows, Decoding(6, no_repeat_ngram=3))
