@@ -24,7 +24,9 @@ def commands() -> list[str]:
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
             if match := re.match(
-                r"[#\s]*(?:\$\(BIN\)/)?(tomtat (?:train|evaluate|compare|summarize|params|models|export|push) .*)", line
+                r"[#\s]*(?:\$\(BIN\)/)?"
+                r"(tomtat (?:train|candidates|evaluate|compare|summarize|params|models|export|push) .*)",
+                line,
             ):
                 found.append(re.sub(r"  +[(#].*", "", match[1]))
     return found

@@ -87,7 +87,12 @@ class TrainSettings(Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     patience: int = Field(default=0, ge=0)
-    """Stop after this many epochs without a better validation loss; 0 never stops early."""
+    """Stop after this many epochs without one that is better on validation data; 0 never stops early."""
+    choose_by: Literal["loss", "rouge"] = "loss"
+    """Which epoch is kept: that of the least validation loss, or of the best greedy summaries of validation texts, by
+    the mean of ROUGE-1, -2 and -L. Epochs a hundredth of a nat apart have differed by three points of ROUGE."""
+    choose_rows: int = Field(default=200, ge=1)
+    """For `rouge` the first so many validation texts are summarized after each epoch."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     """A checkpoint is written at least this often, and at the end of each epoch."""
     trackers: list[str] = []
@@ -153,6 +158,34 @@ class EvaluateSettings(Settings):
         return self
 
 
+class CalibrateSettings(Settings):
+    """For `tomtat train --candidates`: learning to prefer the better of a model's own summaries (BRIO, Liu et al. 2022,
+    arXiv:2203.16804), by margins between their log-probabilities / tokens ** length_penalty."""
+
+    run: str | None = None
+    """Run folder with the weights to start from and the candidates; `--candidates` sets it."""
+    file: str | None = None
+    """The candidates, where they are not the run's own candidates.jsonl."""
+    margin: float = Field(default=0.02, ge=0)
+    """How much likelier, in nats per token where length_penalty is 1, each candidate should be than the next worse."""
+    length_penalty: float = Field(default=1.0, ge=0)
+    """Below 1 long summaries must be likelier per token to count as much, above 1 less likely."""
+    reference_weight: float = Field(default=0.1, ge=0)
+    """Of the reference's cross entropy per token beside the rank loss; it keeps the model from forgetting to write."""
+    max_candidates: int = Field(default=8, ge=2)
+    """Per row: the best, the worst and some between, near-duplicates left out."""
+
+
+CALIBRATION_START = {"train.choose_by": "rouge", "train.learning_rate": 1e-4}
+"""Where calibration starts from other values than the run it goes on from: the loss on references hardly moves while
+summaries get better, and steps as large as those of training from nothing undo it."""
+
+CALIBRATION_KEEPS = ("model.name", "model.revision", "prompt.", "data.", "lora.", "train.method", "train.freeze")
+"""Settings that the weights and candidates at hand were made with, and that calibration can't change..."""
+CALIBRATION_MAY = ("data.validation", "data.test")
+"""...but for these."""
+
+
 class RunConfig(Settings):
     seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
@@ -160,6 +193,7 @@ class RunConfig(Settings):
     data: DataSettings = DataSettings()
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
+    calibrate: CalibrateSettings = CalibrateSettings()
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
@@ -195,6 +229,18 @@ def build_config(
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(where + "; ".join(_explain(dict(detail)) for detail in error.errors())) from None
+
+
+def calibration_config(
+    run: Path | str, trained_with: RunConfig, overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> RunConfig:
+    """Settings of a calibration that goes on from `run`: its own, another start, and the overrides."""
+    pairs = dict(overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides))
+    for name in pairs:
+        if name.startswith(CALIBRATION_KEEPS) and name not in CALIBRATION_MAY:
+            raise ConfigError(f"{name} can't be changed with --candidates: {run} and its candidates were made with it.")
+    values = trained_with.model_dump()
+    return build_config(values, CALIBRATION_START | {"calibrate.file": None} | pairs | {"calibrate.run": str(run)})
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ config.toml          the resolved settings
 run.json             base model with its hash, versions, precision, rows and limits of the data
 metrics.jsonl        a row per step and per epoch
 adapter/             the best adapter, in PEFT's format, with tomtat.json (model/ after full fine-tuning)
+candidates.jsonl     summaries drawn from the run with their scores, which `tomtat train --candidates` learns from
 checkpoints/         what `--resume` needs
 predictions.jsonl    of the configured test split: id, prediction; predictions.SYSTEM.jsonl of the yardsticks
 scores.json          their scores with intervals and recipes, beside the yardsticks'

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tomtat import __version__
+from tomtat.cli.candidates import candidates_command
 from tomtat.cli.compare import compare_command
 from tomtat.cli.evaluate import evaluate_command
 from tomtat.cli.export import export_command
@@ -48,6 +49,7 @@ def _options(
 
 
 app.command("train")(train_command)
+app.command("candidates")(candidates_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("summarize")(summarize_command)

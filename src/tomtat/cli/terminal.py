@@ -112,22 +112,26 @@ def program() -> str:
 
 
 def print_epochs(rows: Sequence[dict[str, Any]]) -> None:
-    epochs = [row for row in rows if row.get("kind") == "epoch"]
+    # A calibration also says how good it was before its first step.
+    epochs = [row for row in rows if row.get("kind") in ("start", "epoch")]
+    kept = max((int(row["epoch"]) for row in epochs if row.get("is_best")), default=0)
+    columns = {
+        "training loss": ("train_loss", ".3f"),
+        "validation loss": ("validation_loss", ".3f"),
+        "validation ROUGE": ("validation_rouge", ".2f"),
+        "seconds": ("seconds", ".1f"),
+        "examples/s": ("examples_per_second", ".2f"),
+    }
+    if not any("validation_rouge" in row for row in epochs):
+        del columns["validation ROUGE"]
     print_table(
-        ["epoch", "training loss", "validation loss", "seconds", "examples/s", ""],
+        ["epoch", *columns, ""],
         [
             [
-                str(row["epoch"]),
-                f"{row['train_loss']:.3f}",
-                "-" if row["validation_loss"] is None else f"{row['validation_loss']:.3f}",
-                f"{row['seconds']:.1f}",
-                f"{row['examples_per_second']:.2f}",
-                "kept" if row["epoch"] == _kept(epochs) else "",
+                str(row.get("epoch", "start")),
+                *("-" if row.get(name) is None else f"{row[name]:{form}}" for name, form in columns.values()),
+                "kept" if row.get("epoch", 0) == kept else "",
             ]
             for row in epochs
         ],
     )
-
-
-def _kept(epochs: Sequence[dict[str, Any]]) -> int:
-    return max((int(row["epoch"]) for row in epochs if row["is_best"]), default=0)

@@ -15,6 +15,14 @@ def train_command(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder to make; by default runs/RECIPE.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with a stopped run folder.")] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates",
+            help="Run folder to go on from, learning to prefer the better of its own candidates.",
+            metavar="RUN",
+        ),
+    ] = None,
     settings: Set = None,
     model: Annotated[str | None, typer.Option(help="Base model: a name or a folder (model.name).")] = None,
     train: Annotated[str | None, typer.Option(help="Training data (data.train).")] = None,
@@ -37,10 +45,13 @@ def train_command(
     tomtat train recipes/quickstart.toml --evaluate
 
     tomtat train --train 'my.jsonl[50:]' --validation 'my.jsonl[:50]' --epochs 3 --out runs/mine
+
+    tomtat train --candidates runs/mine --out runs/better
     """
     from tomtat.config import load_config
     from tomtat.errors import ConfigError
-    from tomtat.training import finetune
+    from tomtat.run_folder import RunFolder
+    from tomtat.training import calibrate, finetune
     from tomtat.training import resume as resume_run
 
     flags: dict[str, Any] = {
@@ -59,11 +70,18 @@ def train_command(
     given = {name: value for name, value in flags.items() if value is not None}
     progress = TerminalProgress()
     if resume is not None:
-        if recipe or out or settings or given:
+        if recipe or out or settings or given or candidates:
             raise ConfigError(
                 "--resume goes on with the run's own settings: give no recipe, --out, --set or other setting with it."
             )
         folder = resume_run(resume, progress)
+    elif candidates is not None:
+        if recipe:
+            raise ConfigError(f"--candidates goes on with the settings of {candidates}: give no recipe with it.")
+        overrides = _overrides(settings or [], given)
+        if evaluate and not (overrides.get("data.test") or RunFolder.open(candidates).config.data.test):
+            raise ConfigError("--evaluate needs test data: name it with --test FILE.")
+        folder = calibrate(candidates, overrides, out, progress)
     else:
         overrides = _overrides(settings or [], given)
         if evaluate and load_config(recipe, overrides).data.test is None:

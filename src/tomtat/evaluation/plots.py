@@ -48,7 +48,9 @@ def loss_plot(metrics: Sequence[dict[str, Any]]) -> str | None:
     if held:
         axes.plot(*zip(*held, strict=True), "s-", color=_ACCENT, linewidth=1.8, label="validation, epoch")
     axes.set_xlabel("step", color=_INK)
-    axes.set_ylabel("loss, nats per target token", color=_INK)
+    # A calibration's training loss is of ranks, and has no unit.
+    is_calibration = any(row.get("kind") == "start" for row in metrics)
+    axes.set_ylabel("loss" if is_calibration else "loss, nats per target token", color=_INK)
     axes.grid(axis="y", color=_LINE, linewidth=0.8)
     axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
     text = ", ".join(f"epoch {row['epoch']}: {row['train_loss']:.3f}" for row in epochs)

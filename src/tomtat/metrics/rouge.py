@@ -16,6 +16,7 @@ from tomtat.metrics.stemmers import tokenizer_for
 from tomtat.metrics.values import Measured, Rows, by_reference
 from tomtat.text import SPLITTER, UNICODE_WORDS, language_of, sentences, share_beyond_ascii
 
+AVERAGED = ("rouge1", "rouge2", "rougeL")
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 MOST_BEYOND_ASCII = 0.0075
 """A larger share of letters outside a to z, and rouge-score's words would be shreds. CNN/DailyMail has 0.0001, the
@@ -55,6 +56,15 @@ class Rouge:
         """F-measures x100 of one prediction, per kind, against each of its references."""
         each = [self.pair(self._lines(prediction), self._lines(reference)) for reference in references]
         return {kind: [100 * scores[kind].fmeasure for scores in each] for kind in KINDS}
+
+    def mean(self, prediction: str, references: Sequence[str]) -> float:
+        """One number for a summary, from 0 to 100: over ROUGE-1, -2 and -L, each the mean over the references."""
+        found = self.row(prediction, references)
+        return sum(sum(found[kind]) / len(references) for kind in AVERAGED) / len(AVERAGED)
+
+    @property
+    def mean_recipe(self) -> str:
+        return f"mean of {', '.join(AVERAGED)}, each the mean over references: {self.recipe}"
 
     def pair(self, prediction: str, reference: str) -> Any:
         """rouge-score's scores (0 to 1; precision, recall, fmeasure) by kind; one sentence a line on both sides."""

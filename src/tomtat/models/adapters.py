@@ -27,14 +27,19 @@ _NEEDS_DATA = ("eva", "lora_ga", "corda", "loftq")
 
 def prepare_training(model: SummarizerModel, lora: LoraSettings, train: TrainSettings) -> None:
     """Make exactly the asked-for weights trainable; everything else is frozen."""
-    frozen = select(model.network, train.freeze, "train.freeze", linear_only=False) if train.freeze else []
     if train.method == "full":
-        _unfreeze_all_but(model.network, frozen)
+        unfreeze(model.network, train)
     else:
-        _add_adapter(model, lora, set(frozen))
+        _add_adapter(model, lora, set(_frozen(model.network, train)))
 
 
-def _unfreeze_all_but(network: Any, frozen: list[str]) -> None:
+def _frozen(network: Any, train: TrainSettings) -> list[str]:
+    return select(network, train.freeze, "train.freeze", linear_only=False) if train.freeze else []
+
+
+def unfreeze(network: Any, train: TrainSettings) -> None:
+    """Make the full network trainable, less what is to stay as it is."""
+    frozen = _frozen(network, train)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     for name in frozen:

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +41,17 @@ class Encoded:
         return len(self.prompt_ids) + len(self.target_ids)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """A prompt, and several targets that are weighed against each other, as token ids."""
+
+    prompt_ids: list[int]
+    targets: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + sum(map(len, self.targets))
+
+
 class SummarizerModel(ABC):
     """A network with its tokenizer and prompt. Its weights lie on one device in one dtype."""
 
@@ -75,7 +86,7 @@ class SummarizerModel(ABC):
     def encode(self, text: str, summary: str | None, max_source_tokens: int) -> Encoded:
         """Token ids of the prompt around `text`, the text cut to `max_source_tokens`, and of the summary."""
         kept, share_read = self.cut(text, max_source_tokens)
-        target = self._target_ids(self._as_plain_text(summary)) if summary is not None else []
+        target = self.target(summary) if summary is not None else []
         return Encoded(self._prompt_ids(self.prompt.render(kept)), target, share_read)
 
     def save_tokenizer(self, folder: Path) -> None:
@@ -85,6 +96,10 @@ class SummarizerModel(ABC):
             self.tokenizer.save_pretrained(folder)
         finally:
             self.tokenizer.model_max_length = ours
+
+    def target(self, summary: str) -> list[int]:
+        """Token ids of a summary, its end token last."""
+        return self._target_ids(self._as_plain_text(summary))
 
     @abstractmethod
     def _prompt_ids(self, text: str) -> list[int]: ...
@@ -100,6 +115,33 @@ class SummarizerModel(ABC):
         """Sum of the cross entropy, in nats, over the real target tokens of all rows; a scalar in fp32."""
         logits, labels = self.target_logits(rows)
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+
+    def log_probs(self, rows: Sequence[Choices]) -> list[torch.Tensor]:
+        """Log-probability of each target after its prompt, in nats: one (targets,) tensor in fp32 per row.
+
+        A prompt is read once for all its targets.
+        """
+        logits, labels = self._logits_of_choices(rows)
+        each = -F.cross_entropy(logits.float(), torch.tensor(labels, device=logits.device), reduction="none")
+        per_target = [part.sum() for part in each.split([len(target) for row in rows for target in row.targets])]
+        return [torch.stack(part) for part in _in_groups(per_target, [len(row.targets) for row in rows])]
+
+    @abstractmethod
+    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
+        """Logits (positions, vocabulary) where a target's token comes next, target after target, and these tokens."""
+
+    @contextmanager
+    def _head_at(self, *places: torch.Tensor) -> Iterator[None]:
+        """The head makes logits (places, vocabulary) at these places of its (rows, tokens) input only.
+
+        A hook, because what comes before and after the head (scales, caps, biases) differs from family to family.
+        """
+        head = self.network.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][places],))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @property
     def front_ids(self) -> list[int]:
@@ -120,6 +162,15 @@ class SummarizerModel(ABC):
 
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
         """By Transformers: beams, and families without lanes. One list per row, with each candidate asked for."""
+        each = decoding.candidates
+        if each > 1 and decoding.temperature > 0:
+            # As lanes have it, the first of those drawn is the greedy one.
+            greedy = self.generate(rows, replace(decoding, temperature=0.0, candidates=1))
+            drawn = self._generate(rows, replace(decoding, candidates=each - 1))
+            return [[*first, *others] for first, others in zip(greedy, drawn, strict=True)]
+        return self._generate(rows, decoding)
+
+    def _generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
         ids, each = self.generate_ids(rows, decoding), decoding.candidates
         return [
             [self.generation(row, new) for new in ids[number * each : (number + 1) * each]]
@@ -239,3 +290,10 @@ class SummarizerModel(ABC):
 
     def mask(self, rows: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
         return self.pad([[1] * len(row) for row in rows], 0, left)
+
+
+def _in_groups(values: Sequence[Any], sizes: Sequence[int]) -> Iterator[Sequence[Any]]:
+    start = 0
+    for size in sizes:
+        yield values[start : start + size]
+        start += size

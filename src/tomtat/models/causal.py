@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from tomtat.errors import ModelError
-from tomtat.models.base import IGNORED, Encoded, SummarizerModel
+from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
 from tomtat.models.lanes import CausalLanes, Remembered
+from tomtat.models.packing import Packed
 
 _MARK = "\u2402summary\u2403"
 FRONT_FROM = 8
@@ -74,6 +75,19 @@ class CausalModel(SummarizerModel):
             return logits[is_target], labels[is_target]
         hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         return self.network.get_output_embeddings()(hidden[is_target]), labels[is_target]
+
+    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
+        layout: dict[str, torch.Tensor] = {}
+        if self.has_lanes:
+            packed = Packed.of(rows, self.pad_token_id, self.device)
+            layout = {"attention_mask": packed.additive_mask(self.dtype), "position_ids": packed.positions}
+        else:
+            # What can't be cut and joined like plain attention takes no mask of ours either: each target goes alone.
+            alone = [Choices(row.prompt_ids, [target]) for row in rows for target in row.targets]
+            packed = Packed.of(alone, self.pad_token_id, self.device)
+        with self._head_at(*packed.before_targets):
+            logits = self.network(input_ids=packed.ids, **layout, use_cache=False).logits
+        return logits, [token for row in rows for target in row.targets for token in target]
 
     @cached_property
     def has_lanes(self) -> bool:

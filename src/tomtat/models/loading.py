@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,24 @@ def load_trained(
     return model, info
 
 
-def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> SummarizerModel:
+def load_to_train_on(folder: Path) -> SummarizerModel:
+    """What a run trained, in fp32 on the CPU. What came with an adapter is trainable; of a whole model nothing yet."""
+    info = TrainedInfo.load(folder)
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(folder, info, None, is_trainable=True)
+    model = _load_whole(folder, info)
+    # Named after the base as before: what was trained twice is still a tuned form of that.
+    base = {name: info.base[name] for name in ("revision", "note")}
+    model.source = replace(
+        model.source,
+        name=str(info.base["name"]),
+        sha256=str(info.base["sha256"]),
+        **base,  # type: ignore[arg-type]
+    )
+    return model
+
+
+def _load_adapter(folder: Path, info: TrainedInfo, base: str | None, is_trainable: bool = False) -> SummarizerModel:
     from peft import PeftModel
 
     _require_plain_adapter(folder)
@@ -108,7 +125,9 @@ def _load_adapter(folder: Path, info: TrainedInfo, base: str | None) -> Summariz
     model = _wrap(network, tokenizer, info.prompt, source)
     try:
         with quiet_peft():
-            model.peft = PeftModel.from_pretrained(network, str(folder), autocast_adapter_dtype=False)
+            model.peft = PeftModel.from_pretrained(
+                network, str(folder), autocast_adapter_dtype=False, is_trainable=is_trainable
+            )
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
         raise RunError(
             f"The adapter in {folder} can't be loaded onto {name}: {' '.join(str(error).split())[:300]}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tomtat.models.base import IGNORED, Encoded, SummarizerModel
+from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
 from tomtat.models.lanes import Remembered, Seq2SeqLanes
 
 RELATIVE = ("t5", "mt5", "umt5")
@@ -26,6 +26,24 @@ class Seq2SeqModel(SummarizerModel):
         starts = self.network.prepare_decoder_input_ids_from_labels(labels=labels)
         logits = self.network(**inputs, decoder_input_ids=starts, use_cache=False).logits
         return logits.flatten(0, 1), labels.flatten()
+
+    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        prompts = [row.prompt_ids for row in rows]
+        targets = [target for row in rows for target in row.targets]
+        mask = self.mask(prompts)
+        states = self.network.get_encoder()(input_ids=self.pad(prompts, self.pad_token_id), attention_mask=mask)
+        each = torch.tensor([len(row.targets) for row in rows], device=self.device)
+        labels = self.pad(targets, IGNORED)
+        with self._head_at(labels != IGNORED):
+            logits = self.network(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states.last_hidden_state.repeat_interleave(each, 0)),
+                attention_mask=mask.repeat_interleave(each, 0),
+                decoder_input_ids=self.network.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits
+        return logits, [token for target in targets for token in target]
 
     @property
     def weights_key(self) -> str:

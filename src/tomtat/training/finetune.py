@@ -16,20 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from tomtat.config import ModelSettings, RunConfig, load_config
+from tomtat.candidate_file import Candidate
+from tomtat.config import ModelSettings, RunConfig, calibration_config, load_config
 from tomtat.data import DataOptions, Reject, load
 from tomtat.errors import ConfigError, RunError
 from tomtat.files import replace_folder, write_json_lines
 from tomtat.models import Encoded, SummarizerModel, load_base
-from tomtat.models.adapters import changes_base, prepare_training, save_adapter
+from tomtat.models.adapters import changes_base, prepare_training, save_adapter, unfreeze
 from tomtat.models.decoding import decoding_of, limits_of
-from tomtat.models.loading import TrainedInfo, place
+from tomtat.models.loading import TrainedInfo, load_to_train_on, place
 from tomtat.models.parameters import count_parameters
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder, free_path
+from tomtat.training.calibration import load_candidates, start_weights
 from tomtat.training.checkpoints import load_checkpoint
-from tomtat.training.loop import Trainer, TrainingData
+from tomtat.training.loop import Trainer
+from tomtat.training.objectives import TrainingData
 from tomtat.types import Example
 
 
@@ -56,17 +59,38 @@ def finetune(
     return _start(resolved, Path(out) if out else free_path(Path("runs"), name), progress)
 
 
+def calibrate(
+    run: RunFolder | Path | str,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> RunFolder:
+    """Go on from a run's weights, learning to prefer the better of its candidates, and return the new run folder.
+
+    `tomtat.candidates.draw_candidates` makes the candidates. `settings` override the run's own, which otherwise hold;
+    `out` is by default `runs/` and the run's name with `-calibrated`.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    config = calibration_config(folder.path, folder.config, settings or {})
+    path = Path(out) if out else free_path(Path("runs"), f"{folder.path.resolve().name}-calibrated")
+    return _start(config, path, progress or Progress())
+
+
 def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     RunFolder.require_free(path)
     accelerator = _accelerator(config, path)
     examples, rejects = _load_examples(config)
+    candidates = load_candidates(config, examples["train"], progress)
     model = _prepare(config)
-    data = _encode(model, examples, config)
+    data = _encode(model, examples, candidates, config)
     _tell_about(data, config, progress)
     _fit_precision(model, config.model, accelerator)
     progress.note(_trained_share(model))
     if accelerator.is_main_process:
-        folder = RunFolder.create(path, config, _info(model, data, _trained_info(model, data, config)))
+        info = _info(model, data, _trained_info(model, data, config))
+        if start := start_weights(config):
+            info["calibrated_from"] = start
+        folder = RunFolder.create(path, config, info)
         if rejects:
             told = folder.path / "rejects.jsonl"
             write_json_lines(told, (asdict(reject) for reject in rejects))
@@ -92,10 +116,13 @@ def resume(path: Path | str, progress: Progress | None = None) -> RunFolder:
         for problem in problems:
             progress.note(f"{problem}: going on from the one before")
         examples, _ = _load_examples(config)
+        candidates = load_candidates(config, examples["train"], progress)
         model = _prepare(config)
-        data = _encode(model, examples, config)
+        data = _encode(model, examples, candidates, config)
         if model.source.sha256 != info["base"]["sha256"]:
             raise RunError(f"{folder.path} was started from another {model.source.name}: its weights' SHA-256 differs.")
+        if start_weights(config) != info.get("calibrated_from"):
+            raise RunError(f"The weights of {config.calibrate.run} changed since {folder.path} went on from them.")
         if _fingerprint(data) != info["data"]["fingerprint"]:
             raise RunError(f"The data of {folder.path} changed since it was started. Train anew with another --out.")
         # What was chosen at the start holds to the end: measured again, a busy machine might choose otherwise.
@@ -171,6 +198,11 @@ def _load_examples(config: RunConfig) -> tuple[dict[str, list[Example]], list[Re
 def _prepare(config: RunConfig) -> SummarizerModel:
     """The base with its trainable weights, on the CPU in fp32. The same seed gives the same initial adapter."""
     torch.manual_seed(config.seed)
+    if config.calibrate.run is not None:
+        model = load_to_train_on(RunFolder.open(config.calibrate.run).trained_path)
+        if config.train.method == "full":
+            unfreeze(model.network, config.train)
+        return model
     model = load_base(config.model, config.prompt)
     prepare_training(model, config.lora, config.train)
     return model
@@ -182,14 +214,31 @@ def _fit_precision(model: SummarizerModel, settings: ModelSettings, accelerator:
         model.network.to(accelerator.device)
 
 
-def _encode(model: SummarizerModel, examples: dict[str, list[Example]], config: RunConfig) -> TrainingData:
+def _encode(
+    model: SummarizerModel,
+    examples: dict[str, list[Example]],
+    candidates: list[list[Candidate]],
+    config: RunConfig,
+) -> TrainingData:
     """Token ids; of several references the first is the one learned."""
     limit = config.data.max_source_tokens
 
     def encode(rows: list[Example]) -> list[Encoded]:
         return [model.encode(source_text(row.source), row.references[0], limit) for row in rows]
 
-    return TrainingData(encode(examples["train"]), encode(examples.get("validation", [])))
+    validation = examples.get("validation", [])
+    return TrainingData(
+        encode(examples["train"]),
+        encode(validation),
+        [row.references for row in validation],
+        [[_candidate_ids(model, one) for one in row] for row in candidates],
+    )
+
+
+def _candidate_ids(model: SummarizerModel, candidate: Candidate) -> list[int]:
+    """Without an end token where the model did not end: what makes loops bad is that they go on."""
+    ids = model.target(candidate.text)
+    return ids[:-1] if candidate.cut and len(ids) > 1 else ids
 
 
 def _tell_about(data: TrainingData, config: RunConfig, progress: Progress) -> None:
@@ -205,6 +254,8 @@ def _tell_about(data: TrainingData, config: RunConfig, progress: Progress) -> No
             f"Careful: {seen:,} of {len(data.validation):,} validation texts are training texts too, "
             "so the validation loss says little about new ones"
         )
+    if config.train.choose_by == "rouge" and not data.validation:
+        progress.note("Careful: without data.validation no epoch can be chosen by its summaries; the last one is kept")
 
 
 def _trained_share(model: SummarizerModel) -> str:
@@ -232,6 +283,8 @@ def _trained_info(model: SummarizerModel, data: TrainingData, config: RunConfig)
 
 def _keep_initial_adapter(folder: RunFolder, config: RunConfig, model: SummarizerModel) -> Path | None:
     """The adapter before training, where its initialisation changed the base: saving needs the difference."""
+    if config.calibrate.run is not None:
+        return None  # what is gone on from was saved as plain LoRA
     if config.train.method != "lora" or not changes_base(config.lora.init):
         return None
     path = folder.path / "initial_adapter"
@@ -272,6 +325,8 @@ def _fingerprint(data: TrainingData) -> str:
     digest = hashlib.sha256()
     for row in [*data.train, *data.validation]:
         digest.update(json.dumps([row.prompt_ids, row.target_ids]).encode())
+    for row_candidates in data.candidates:
+        digest.update(json.dumps(row_candidates).encode())
     return digest.hexdigest()
 
 

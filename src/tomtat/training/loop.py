@@ -1,8 +1,8 @@
 """The training loop.
 
-The loss is the mean over the real target tokens of the whole effective batch: each micro-batch's sum of token losses
-is divided by the target tokens of all micro-batches and all processes, and gradients are summed. So neither the cut
-into micro-batches nor the number of processes changes what a step does.
+The loss is a mean over the whole effective batch (objectives.py says of what: real target tokens, or rows): each
+micro-batch's sum is divided by the weight of all micro-batches and all processes, and gradients are summed. So neither
+the cut into micro-batches nor the number of processes changes what a step does.
 """
 
 import math
@@ -18,7 +18,7 @@ from tomtat.batching import micro_batches
 from tomtat.config import RunConfig
 from tomtat.errors import Interrupted, TomtatError
 from tomtat.files import replace_folder
-from tomtat.models import Encoded, SummarizerModel
+from tomtat.models import SummarizerModel
 from tomtat.models.adapters import save_adapter
 from tomtat.models.loading import TrainedInfo
 from tomtat.progress import Progress
@@ -27,14 +27,10 @@ from tomtat.run_folder import RunFolder
 from tomtat.training.batches import epoch_batches
 from tomtat.training.checkpoints import save_checkpoint
 from tomtat.training.interrupt import stop_on_signal
+from tomtat.training.judging import Judge
 from tomtat.training.masters import MasterWeights
+from tomtat.training.objectives import TrainingData, objective_for
 from tomtat.training.schedule import rate_factor
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    train: list[Encoded]
-    validation: list[Encoded]
 
 
 @dataclass(frozen=True)
@@ -45,16 +41,39 @@ class Place:
     step_in_epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    """Over the target tokens of the epoch so far."""
-    target_tokens: int = 0
+    """Over the epoch so far."""
+    weight: int = 0
+    """What `loss_sum` is divided by."""
     epoch_seconds: float = 0.0
-    best_loss: float = math.inf
+    best: float = -math.inf
+    """How well the kept weights were judged."""
     best_epoch: int = 0
     metric_rows: int = 0
 
     @property
     def epochs_without_gain(self) -> int:
         return self.epoch - 1 - self.best_epoch
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What validation data say of the weights as they are."""
+
+    loss: float | None
+    """Mean per target token, in nats; None without validation rows."""
+    score: float | None
+    """Mean ROUGE of greedy summaries, where the choice is made by it."""
+
+    @property
+    def value(self) -> float | None:
+        """Larger is better."""
+        if self.score is not None:
+            return self.score
+        return -self.loss if self.loss is not None else None
+
+    def __str__(self) -> str:
+        loss = f", validation loss {self.loss:.3f}" if self.loss is not None else ""
+        return loss + (f", ROUGE of validation summaries {self.score:.2f}" if self.score is not None else "")
 
 
 class Trainer:
@@ -80,7 +99,9 @@ class Trainer:
         self.accelerator = accelerator
         self.progress = progress
         self.initial_adapter = initial_adapter
-        self.lengths = [len(row) for row in data.train]
+        self.objective = objective_for(model, data, config.calibrate)
+        by_rouge = self.settings.choose_by == "rouge" and bool(data.validation)
+        self.judge = Judge(model, data, config, trained_info.decoding) if by_rouge else None
         self.steps_per_epoch = math.ceil(len(data.train) / self.settings.batch_size)
         self.masters = MasterWeights(model.network)
         self.optimizer = torch.optim.AdamW(
@@ -93,12 +114,16 @@ class Trainer:
 
     def run(self) -> Place:
         """Train to the end from wherever we are. Raises Interrupted after a signal, the checkpoint written."""
+        if self.config.calibrate.run and not self.place.metric_rows:
+            self._judge_start()
         done = (self.place.epoch - 1) * len(self.data.train) + self.place.step_in_epoch * self.settings.batch_size
         total = len(self.data.train) * self.settings.epochs
         with stop_on_signal() as stop, self.progress.task("training", total, done=done) as advance:
             saved_at = time.monotonic()
             while self.place.epoch <= self.settings.epochs and not self._is_patience_over():
-                batches = epoch_batches(self.lengths, self.settings.batch_size, self.config.seed, self.place.epoch)
+                batches = epoch_batches(
+                    self.objective.lengths, self.settings.batch_size, self.config.seed, self.place.epoch
+                )
                 for rows in batches[self.place.step_in_epoch :]:
                     loss = self._step(rows)
                     advance(len(rows), f"loss {loss:.3f}")
@@ -122,14 +147,14 @@ class Trainer:
         )
 
     def _step(self, rows: Sequence[int]) -> float:
-        """One optimizer step over an effective batch; returns its mean loss per target token, in nats."""
+        """One optimizer step over an effective batch; returns its mean loss."""
         started = time.monotonic()
         self.model.network.train()
-        target_tokens = sum(len(self.data.train[row].target_ids) for row in rows)
+        weight = self.objective.weight(rows)
         loss_sum = 0.0
-        for piece in micro_batches(self._share(rows), self.lengths, self.settings.micro_batch_tokens):
-            loss = self.model.loss_sum([self.data.train[row] for row in piece])
-            (loss / target_tokens).backward()
+        for piece in micro_batches(self._share(rows), self.objective.lengths, self.settings.micro_batch_tokens):
+            loss = self.objective.loss_sum(piece)
+            (loss / weight).backward()
             self.masters.collect_gradients()
             loss_sum += loss.item()
         loss_sum = self._sum_over_processes(loss_sum)
@@ -142,19 +167,19 @@ class Trainer:
             step=self.place.step + 1,
             step_in_epoch=self.place.step_in_epoch + 1,
             loss_sum=self.place.loss_sum + loss_sum,
-            target_tokens=self.place.target_tokens + target_tokens,
+            weight=self.place.weight + weight,
             epoch_seconds=self.place.epoch_seconds + seconds,
         )
         self._log(
             kind="step",
             step=self.place.step,
             epoch=self.place.epoch,
-            loss=loss_sum / target_tokens,
+            loss=loss_sum / weight,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             seconds=seconds,
         )
-        return loss_sum / target_tokens
+        return loss_sum / weight
 
     def _update(self) -> float:
         parameters = self.masters.parameters()
@@ -181,38 +206,58 @@ class Trainer:
             )
 
     def _end_epoch(self) -> None:
-        """Validate, keep the adapter if it is the best so far, and write the epoch's row."""
+        """Validate, keep the weights if they are the best so far, and write the epoch's row."""
         place = self.place
-        validation_loss = self._validation_loss()
-        if validation_loss is not None:
-            self._require_finite(validation_loss, "validation loss")
-        # Without validation rows the last epoch is the one kept.
-        is_best = validation_loss is None or validation_loss < place.best_loss
-        if is_best:
-            self._save_trained()
-        train_loss = place.loss_sum / place.target_tokens
+        judged = self._judge()
+        is_best = self._keep_if_best(judged, place.epoch)
+        train_loss = place.loss_sum / place.weight
         self._log(
             kind="epoch",
             epoch=place.epoch,
             train_loss=train_loss,
-            validation_loss=validation_loss,
+            validation_loss=judged.loss,
+            **self._score_of(judged),
             seconds=place.epoch_seconds,
             examples_per_second=len(self.data.train) / place.epoch_seconds,
             is_best=is_best,
         )
-        shown = f", validation loss {validation_loss:.3f}" if validation_loss is not None else ""
-        best = " (best so far)" if is_best and validation_loss is not None else ""
-        self.progress.note(f"epoch {place.epoch}/{self.settings.epochs}: training loss {train_loss:.3f}{shown}{best}")
+        best = " (best so far)" if is_best and judged.value is not None else ""
+        self.progress.note(f"epoch {place.epoch}/{self.settings.epochs}: training loss {train_loss:.3f}{judged}{best}")
         self.place = replace(
             self.place,
             epoch=place.epoch + 1,
             step_in_epoch=0,
             loss_sum=0.0,
-            target_tokens=0,
+            weight=0,
             epoch_seconds=0.0,
-            best_loss=validation_loss if is_best and validation_loss is not None else place.best_loss,
-            best_epoch=place.epoch if is_best else place.best_epoch,
         )
+
+    def _judge_start(self) -> None:
+        """What calibration goes on from is kept unless it finds something better."""
+        judged = self._judge()
+        self._keep_if_best(judged, epoch=0)
+        self._log(kind="start", validation_loss=judged.loss, **self._score_of(judged))
+        if judged.value is not None:
+            self.progress.note(f"before the first step{judged}")
+
+    def _judge(self) -> Judgement:
+        judged = Judgement(self._validation_loss(), self._validation_score())
+        if judged.loss is not None:
+            self._require_finite(judged.loss, "validation loss")
+        return judged
+
+    def _keep_if_best(self, judged: Judgement, epoch: int) -> bool:
+        # Without validation rows the last epoch is the one kept.
+        is_best = judged.value is None or judged.value > self.place.best
+        if is_best:
+            self._save_trained()
+            best = self.place.best if judged.value is None else judged.value
+            self.place = replace(self.place, best=best, best_epoch=epoch)
+        return is_best
+
+    @staticmethod
+    def _score_of(judged: Judgement) -> dict[str, float]:
+        return {} if judged.score is None else {"validation_rouge": judged.score}
 
     @torch.inference_mode()
     def _validation_loss(self) -> float | None:
@@ -226,11 +271,18 @@ class Trainer:
         loss_sum = sum(self.model.loss_sum([rows[row] for row in piece]).item() for piece in pieces)
         return self._sum_over_processes(loss_sum) / sum(len(row.target_ids) for row in rows)
 
+    def _validation_score(self) -> float | None:
+        """Mean ROUGE of greedy summaries, where the choice is made by it."""
+        if self.judge is None:
+            return None
+        count = len(self.judge.rows)
+        return self._sum_over_processes(self.judge.score_sum(self._share(range(count)))) / count
+
     def _is_patience_over(self) -> bool:
         patience = self.settings.patience
         if not patience or not self.data.validation or self.place.epochs_without_gain < patience:
             return False
-        self.progress.note(f"no better validation loss for {patience} epochs: stopping early")
+        self.progress.note(f"nothing better on validation data for {patience} epochs: stopping early")
         return True
 
     def _save_trained(self) -> None:

@@ -1,0 +1,89 @@
+"""What a step makes smaller: the cross entropy of references, or the wrong order of a model's own candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from tomtat.config import CalibrateSettings
+from tomtat.models import Encoded, SummarizerModel
+from tomtat.models.base import Choices
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    train: list[Encoded]
+    validation: list[Encoded]
+    references: list[tuple[str, ...]]
+    """Of each validation row."""
+    candidates: list[list[list[int]]]
+    """Target ids of each training row's candidates, the best first; no list at all where references are learned."""
+
+
+class Objective(Protocol):
+    """Training rows go by their numbers. Neither sum depends on how rows are batched."""
+
+    lengths: list[int]
+    """Tokens of each row, for batches of alike ones."""
+
+    def weight(self, rows: Sequence[int]) -> int:
+        """What the loss of these rows is divided by, to make it a mean."""
+
+    def loss_sum(self, rows: Sequence[int]) -> torch.Tensor: ...
+
+
+def objective_for(model: SummarizerModel, data: TrainingData, settings: CalibrateSettings) -> Objective:
+    return RankCandidates(model, data, settings) if data.candidates else CrossEntropy(model, data.train)
+
+
+class CrossEntropy:
+    """Mean over the real target tokens, in nats."""
+
+    def __init__(self, model: SummarizerModel, rows: list[Encoded]) -> None:
+        self.model = model
+        self.rows = rows
+        self.lengths = [len(row) for row in rows]
+
+    def weight(self, rows: Sequence[int]) -> int:
+        return sum(len(self.rows[row].target_ids) for row in rows)
+
+    def loss_sum(self, rows: Sequence[int]) -> torch.Tensor:
+        return self.model.loss_sum([self.rows[row] for row in rows])
+
+
+class RankCandidates:
+    """Mean over rows of the rank loss, plus the reference's weighted cross entropy per token."""
+
+    def __init__(self, model: SummarizerModel, data: TrainingData, settings: CalibrateSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.rows = [
+            Choices(row.prompt_ids, [row.target_ids, *candidates])
+            for row, candidates in zip(data.train, data.candidates, strict=True)
+        ]
+        self.lengths = [len(row) for row in self.rows]
+
+    def weight(self, rows: Sequence[int]) -> int:
+        return len(rows)
+
+    def loss_sum(self, rows: Sequence[int]) -> torch.Tensor:
+        chosen = [self.rows[row] for row in rows]
+        return torch.stack([self._loss(*pair) for pair in zip(chosen, self.model.log_probs(chosen), strict=True)]).sum()
+
+    def _loss(self, row: Choices, log_probs: torch.Tensor) -> torch.Tensor:
+        tokens = torch.tensor([len(target) for target in row.targets], device=log_probs.device)
+        cross_entropy = -log_probs[0] / tokens[0]
+        normalised = log_probs[1:] / tokens[1:] ** self.settings.length_penalty
+        return rank_loss(normalised, self.settings.margin) + self.settings.reference_weight * cross_entropy
+
+
+def rank_loss(values: torch.Tensor, margin: float) -> torch.Tensor:
+    """BRIO's contrastive loss of candidates (n,), the best first: sum over i < j of max(0, f_j - f_i + (j - i) margin).
+
+    Liu et al. 2022, arXiv:2203.16804, equation 8.
+    """
+    places = torch.arange(len(values), device=values.device)
+    apart = places[None, :] - places[:, None]
+    excess = values[None, :] - values[:, None] + margin * apart
+    return excess[apart > 0].clamp_min(0).sum()
