@@ -23,6 +23,7 @@ from tomtat.models.cache import GrowingLayer
 from tomtat.models.decoding import Lane, choose
 from tomtat.models.int8 import Int8Head, Int8Linear, quantize
 from tomtat.models.lanes import order_of
+from tomtat.models.packed import pack, pays_here
 from tomtat.progress import Progress
 from tomtat.types import Generation
 
@@ -223,6 +224,23 @@ def test_eight_bits_with_a_bias():
     assert error < 0.05
 
 
+def test_packed_layers_are_exact_and_follow_their_weights():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.ReLU(), torch.nn.Linear(96, 24, bias=False))
+    inputs = torch.randn(3, 5, 48)
+    plain = network(inputs)
+    pack(network)
+    torch.testing.assert_close(network(inputs), plain)
+
+    with torch.no_grad():
+        network[0].weight += 1.0  # in place, as an optimizer does
+        network[2].weight = torch.nn.Parameter(torch.randn(24, 96))  # another one, as a folded adapter does
+    again = torch.nn.functional.linear(inputs, network[0].weight, network[0].bias).relu() @ network[2].weight.t()
+    torch.testing.assert_close(network(inputs), again, rtol=1e-4, atol=1e-4)
+    assert set(network.state_dict()) == {"0.weight", "0.bias", "2.weight"}
+    assert pays_here() in (True, False)
+
+
 def test_a_quantized_network_has_no_wide_layer_left(tiny_model: Path):
     model = lively(tiny_model)
     quantize(model.network)
@@ -243,7 +261,11 @@ def two_runs(tiny_model: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
     return runs[0].adapter_path, runs[1].adapter_path
 
 
-def test_adapters_are_swapped_by_name_without_a_trace(two_runs: tuple[Path, Path]):
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_adapters_are_swapped_by_name_without_a_trace(
+    two_runs: tuple[Path, Path], is_packed: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tomtat.models.packed.pays_here", lambda: is_packed)
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
     alone = [[s.text for s in Summarizer.load(path).generate(texts)] for path in two_runs]

@@ -31,7 +31,7 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         weight = self.weight
-        version = (weight.data_ptr(), weight._version)
+        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if self._packed is None or version != self._packed_from:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_TOKENS)
             self._packed_from = version
