@@ -39,7 +39,7 @@ def test_commands_in_the_docs_parse(command: str):
     group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/export.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/export.md", "docs/generation.md"])
 def test_files_that_pages_link_to_exist(page: str):
     links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert links
