@@ -293,6 +293,22 @@ def test_adapters_are_swapped_by_name_without_a_trace(
         adapters.use("second")
 
 
+def test_an_adapter_replaced_under_its_name_forgets_the_old_one(two_runs: tuple[Path, Path]):
+    first, second = two_runs
+    texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
+    alone = [s.text for s in Summarizer.load(first).generate(texts)]
+
+    summarizer = Summarizer.load(first)
+    adapters = summarizer.model.adapters
+    adapters.add("other", second)
+    adapters.use("other")
+    assert [s.text for s in summarizer.generate(texts)] != alone
+    adapters.use("default")
+    adapters.add("other", first)
+    adapters.use("other")
+    assert [s.text for s in summarizer.generate(texts)] == alone
+
+
 def load_base_of(summarizer: Summarizer) -> dict[str, torch.Tensor]:
     """The base's own weights, whatever adapter is at work."""
     with summarizer.model.untuned():

@@ -15,6 +15,8 @@ from tomtat.types import Generation
 JOIN_FROM = 0.25
 """Share of the token budget that must be free before new rows join: read one by one they would cost more."""
 
+REMEMBERED_ADAPTERS = 8
+
 
 class TorchEngine:
     def __init__(self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch") -> None:
@@ -76,7 +78,13 @@ class TorchEngine:
     @property
     def remembered(self) -> Remembered:
         """What was computed under the weights that are active now."""
-        return self._remembered.setdefault(self.model.weights_key, Remembered())
+        key = self.model.weights_key
+        if key not in self._remembered:
+            # Those used longest ago go first: names come and go in a server that swaps adapters.
+            for old in list(self._remembered)[: 1 - REMEMBERED_ADAPTERS]:
+                del self._remembered[old]
+        self._remembered[key] = self._remembered.pop(key, Remembered())
+        return self._remembered[key]
 
     def _by_batches(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
         width = decoding.num_beams * decoding.candidates

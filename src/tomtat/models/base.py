@@ -254,7 +254,7 @@ class SummarizerModel(ABC):
     @property
     def weights_key(self) -> str:
         """Names the weights that what an engine remembers was computed with."""
-        return str(self.adapters.active)
+        return f"{self.adapters.active} after {self.adapters.loaded} more"
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a source, as the limit counts them."""

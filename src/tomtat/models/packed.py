@@ -5,6 +5,7 @@ the memory's speed; so it is measured, and done where it pays.
 """
 
 import time
+import weakref
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -27,14 +28,16 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
     """A linear layer that repacks when its weights are others than before."""
 
     _packed: torch.Tensor | None = None
-    _packed_from: tuple[int, int] | None = None
+    _packed_from: tuple[Any, int] | None = None
+    """The parameter and how often it had been written to. Not its address: the next one may get the same."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         weight = self.weight
-        version = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        if self._packed is None or version != self._packed_from:
+        version = 0 if weight.is_inference() else weight._version
+        known = self._packed_from
+        if known is None or known[0]() is not weight or known[1] != version:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_TOKENS)
-            self._packed_from = version
+            self._packed_from = weakref.ref(weight), version
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
 
 

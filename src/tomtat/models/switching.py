@@ -27,6 +27,8 @@ class Adapters:
         self.network = network
         self.peft = peft
         self.active: str | None = DEFAULT if peft is not None else None
+        self.loaded = 0
+        """How many adapters were added since: a name may come to mean other weights."""
         self._base_weights: dict[Any, torch.nn.Parameter] = {}
         self._folds = False
 
@@ -69,6 +71,7 @@ class Adapters:
         if not re.fullmatch(r"[\w-]+", name):
             raise RunError(f"{name!r} can't be an adapter's name: take letters, digits, - and _.")
         before = self.active
+        self.loaded += 1
         self._unfold()
         if name in self.names:
             self.peft.delete_adapter(name)
