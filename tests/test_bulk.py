@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_whole_windows(big: Path, tmp_path: Path):
     out = tmp_path / "out.jsonl"
 
     def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5500, 5500))
         try:
             summarize_file(FirstWords(), big, out)
         except RunError as error:
@@ -313,7 +313,7 @@ def test_a_full_disk_leaves_whole_windows(big: Path, tmp_path: Path):
 
 def test_an_input_that_changes_meanwhile_is_told(big: Path, tmp_path: Path):
     class Appending(FirstWords):
-        def load(self) -> Any:
+        def load(self, progress: Any = None) -> Any:
             with big.open("a") as file:
                 file.write('{"text": "one more"}\n')
             return super().load()
