@@ -15,12 +15,22 @@ class Engine(Protocol):
     model: SummarizerModel
     """Tokenizer and prompt; its network is None where the engine has the weights in a form of its own."""
 
-    def candidates(
-        self, rows: Sequence[Encoded], decoding: Decoding, progress: Progress | None = None, name: str = "summarizing"
-    ) -> list[list[Generation]]:
-        """`decoding.candidates` generations per row, in the rows' order."""
+    def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
+        """Rows' numbers with `decoding.candidates` generations each, in the order in which they are done."""
 
     def stream(self, row: Encoded, decoding: Decoding) -> Iterator[str | Generation]:
         """Pieces of one summary as they come, and at last the whole of it."""
 
-    def count_tokens(self, text: str) -> int: ...
+    def candidates(
+        self, rows: Sequence[Encoded], decoding: Decoding, progress: Progress | None = None, name: str = "summarizing"
+    ) -> list[list[Generation]]:
+        """`decoding.candidates` generations per row, in the rows' order."""
+        found: list[list[Generation]] = [[] for _ in rows]
+        with (progress or Progress()).task(name, len(rows)) as advance:
+            for row, generations in self.finished(rows, decoding):
+                found[row] = generations
+                advance(1)
+        return found
+
+    def count_tokens(self, text: str) -> int:
+        return self.model.count_tokens(text)

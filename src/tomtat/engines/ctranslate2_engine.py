@@ -9,14 +9,14 @@ from typing import Any
 import ctranslate2
 
 from tomtat.batching import micro_batches
+from tomtat.engines.base import Engine
 from tomtat.errors import ConfigError
 from tomtat.models import Decoding, Encoded, SummarizerModel
 from tomtat.models.causal import FRONT_FROM
-from tomtat.progress import Progress
 from tomtat.types import Generation
 
 
-class CTranslate2Engine:
+class CTranslate2Engine(Engine):
     """Runs a folder made by `convert_to_ctranslate2`; `model` has its tokenizer and prompt, but no network."""
 
     def __init__(self, model: SummarizerModel, folder: Path, batch_tokens: int = 8192) -> None:
@@ -26,17 +26,6 @@ class CTranslate2Engine:
         # Batches side by side on a core each are faster than one batch on all cores: these models are small.
         self._runner: Any = kind(str(folder), device="cpu", inter_threads=_cores(), intra_threads=1)
         self.name = f"ctranslate2 ({self._runner.compute_type})"
-
-    def candidates(
-        self, rows: Sequence[Encoded], decoding: Decoding, progress: Progress | None = None, name: str = "summarizing"
-    ) -> list[list[Generation]]:
-        """`decoding.candidates` generations per row, in the rows' order."""
-        found: list[list[Generation]] = [[] for _ in rows]
-        with (progress or Progress()).task(name, len(rows)) as advance:
-            for row, generations in self.finished(rows, decoding):
-                found[row] = generations
-                advance(1)
-        return found
 
     def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
         """Rows' numbers with their generations, batch by batch."""
@@ -65,9 +54,6 @@ class CTranslate2Engine:
         generation = self.candidates([row], decoding)[0][0]
         yield generation.text
         yield generation
-
-    def count_tokens(self, text: str) -> int:
-        return self.model.count_tokens(text)
 
     def _submit(self, rows: Sequence[Encoded], decoding: Decoding) -> list[Any]:
         names = self.model.tokenizer.convert_ids_to_tokens

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from tomtat.batching import micro_batches
+from tomtat.engines.base import Engine
 from tomtat.models import Decoding, Encoded, SummarizerModel
 from tomtat.models.decoding import Lane, choose
 from tomtat.models.lanes import Lanes, Remembered, order_of
-from tomtat.progress import Progress
 from tomtat.types import Generation
 
 JOIN_FROM = 0.25
@@ -18,23 +18,12 @@ JOIN_FROM = 0.25
 REMEMBERED_ADAPTERS = 8
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     def __init__(self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch") -> None:
         self.model = model
         self.name = name
         self.batch_tokens = batch_tokens
         self._remembered: dict[str, Remembered] = {}
-
-    def candidates(
-        self, rows: Sequence[Encoded], decoding: Decoding, progress: Progress | None = None, name: str = "summarizing"
-    ) -> list[list[Generation]]:
-        """`decoding.candidates` generations per row, in the rows' order; similar lengths go side by side."""
-        found: list[list[Generation]] = [[] for _ in rows]
-        with (progress or Progress()).task(name, len(rows)) as advance:
-            for row, generations in self.finished(rows, decoding):
-                found[row] = generations
-                advance(1)
-        return found
 
     def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
         """Rows' numbers with their generations, as they come."""
@@ -71,9 +60,6 @@ class TorchEngine:
         if generation.text[len(said) :]:
             yield generation.text[len(said) :]
         yield generation
-
-    def count_tokens(self, text: str) -> int:
-        return self.model.count_tokens(text)
 
     @property
     def remembered(self) -> Remembered:
