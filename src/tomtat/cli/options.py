@@ -33,7 +33,10 @@ Engine = Annotated[
 GenerateSet = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", help="Override a [generate] setting: --set generate.top_p=0.9.", metavar="generate.NAME=VALUE"
+        "--set",
+        "-s",
+        help="Override a setting under generate: --set generate.top_p=0.9.",
+        metavar="generate.NAME=VALUE",
     ),
 ]
 
