@@ -293,6 +293,14 @@ def test_adapters_are_swapped_by_name_without_a_trace(
         adapters.use("second")
 
 
+def test_eight_bits_have_no_untuned_self(two_runs: tuple[Path, Path]):
+    summarizer = Summarizer.load(two_runs[0], engine="torch-int8")
+    with pytest.raises(RunError, match="8 bits"), summarizer.model.untuned():
+        pass
+    with pytest.raises(RunError, match="can't be added"):
+        summarizer.model.adapters.add("second", two_runs[1])
+
+
 def test_an_adapter_replaced_under_its_name_forgets_the_old_one(two_runs: tuple[Path, Path]):
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]

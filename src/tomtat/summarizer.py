@@ -160,8 +160,8 @@ class Summarizer:
         return [_Node(kept, text, share) for text, (kept, share) in zip(texts, read, strict=True)]
 
     def _fits(self, text: str) -> bool:
-        # A token has at least one byte, so a short text need not be counted.
-        return len(text.encode()) <= self.max_source_tokens or self._count(text) <= self.max_source_tokens
+        # A token has at least one byte, and a tokenizer may put one before the first: a short text need not be counted.
+        return len(text.encode()) < self.max_source_tokens or self._count(text) <= self.max_source_tokens
 
     def _count(self, text: str) -> int:
         return self.engine.count_tokens(text)

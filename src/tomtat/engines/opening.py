@@ -18,6 +18,7 @@ from tomtat.models import Decoding, Limits, LongInputs, SummarizerModel, load_ba
 from tomtat.models.int8 import quantize
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo, place, without_network
 from tomtat.models.sources import resolve
+from tomtat.models.switching import Adapters
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 
@@ -127,6 +128,8 @@ def make_engine(engine: str, where: Place) -> Engine:
             raise ConfigError(f"--engine torch-int8 runs on the CPU, not on {where.device}.")
         model = replace(where, device="cpu").load("fp32")
         quantize(model.network)
+        # The adapter is in the rounded weights for good.
+        model.peft, model.adapters = None, Adapters(model.network, None)
         return TorchEngine(model, where.batch_tokens, "torch-int8")
     return _ctranslate2(where, "float32" if engine.endswith("float32") else "int8")
 

@@ -122,8 +122,6 @@ class Flight:
     def has_room(self, row: Encoded, decoding: Decoding) -> bool:
         if not self.jobs:
             return True
-        if self.lanes and not self.model.can_join:
-            return False
         widest = max([len(row.prompt_ids) + decoding.max_new_tokens, *(job.width for job in self.jobs)])
         budget = self.engine.batch_tokens
         if self.lanes and not self._new and widest * len(self.lanes) > (1 - JOIN_FROM) * budget:

@@ -10,6 +10,7 @@ from tomtat.data import load_examples
 from tomtat.errors import ModelError
 from tomtat.exporting.runners import Runner, torch_runner, until_end
 from tomtat.models import Encoded, SummarizerModel
+from tomtat.models.decoding import NEAR_TIE
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.quiet import quiet_transformers
@@ -17,9 +18,6 @@ from tomtat.types import Source
 
 INPUTS = ("chats@validation", "chats@train[:4]")
 """Bundled conversations: six and four. Nothing is chosen or reported by them, so training rows serve as well."""
-
-NEAR_TIE = 1e-4
-"""Two tokens whose logits lie this close may change places when sums are made in another order."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional as F
 
+from tomtat.errors import RunError
 from tomtat.models.decoding import Decoding
 from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.ngrams import NoRepeatedNgrams
@@ -153,9 +154,6 @@ class SummarizerModel(ABC):
     def has_lanes(self) -> bool:
         """Whether this family can be decoded lane by lane; where not, Transformers' `generate` does it by batches."""
 
-    can_join: bool = True
-    """Whether lanes may join others that are further on."""
-
     @abstractmethod
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Lanes:
         """Read the prompts; what was computed before under the same weights is not computed again."""
@@ -247,7 +245,9 @@ class SummarizerModel(ABC):
 
     @contextmanager
     def untuned(self) -> Iterator["SummarizerModel"]:
-        """The same network with its adapters switched off."""
+        """The same network with its adapters switched off. RunError where there are none to switch off."""
+        if self.peft is None:
+            raise RunError("This model's weights are whole or in 8 bits: its untuned self is not in them.")
         with self.adapters.using(None):
             yield self
 

@@ -70,6 +70,10 @@ class Adapters:
         """Load another adapter for the same base; one of that name is replaced. The active one stays at work."""
         if not re.fullmatch(r"[\w-]+", name):
             raise RunError(f"{name!r} can't be an adapter's name: take letters, digits, - and _.")
+        if self.peft is None:
+            raise RunError(
+                f"{name!r} can't be added: this model's weights are whole or in 8 bits. Take --engine torch."
+            )
         before = self.active
         self.loaded += 1
         self._unfold()
