@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +173,13 @@ def tomtat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server, without a database."""
+    from postgres_server import running
+
+    with running() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOMTAT_TEST_POSTGRES", url)
+        yield url

@@ -25,7 +25,7 @@ def commands() -> list[str]:
         for line in page.read_text(encoding="utf-8").splitlines():
             if match := re.match(
                 r"[#\s]*(?:\$\(BIN\)/)?"
-                r"(tomtat (?:train|candidates|evaluate|compare|summarize|params|models|export|push) .*)",
+                r"(tomtat (?:train|candidates|evaluate|compare|summarize|params|models|export|push|store) .*)",
                 line,
             ):
                 found.append(re.sub(r"  +[(#].*", "", match[1]))

@@ -27,3 +27,7 @@ class RunError(TomtatError):
 
 class Interrupted(TomtatError):
     """Work stopped on request, with what was done kept; the message says how to go on."""
+
+
+class StoreError(TomtatError):
+    """A store can't be opened, read or written as asked."""

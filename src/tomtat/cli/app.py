@@ -16,6 +16,7 @@ from tomtat.cli.export import export_command
 from tomtat.cli.models import models_app
 from tomtat.cli.params import params_command
 from tomtat.cli.push import push_command
+from tomtat.cli.store import store_app
 from tomtat.cli.summarize import summarize_command
 from tomtat.cli.terminal import error_console, program
 from tomtat.cli.train import train_command
@@ -57,6 +58,7 @@ app.command("params")(params_command)
 app.command("export")(export_command)
 app.command("push")(push_command)
 app.add_typer(models_app, name="models")
+app.add_typer(store_app, name="store")
 
 
 def main() -> None:

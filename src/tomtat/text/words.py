@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import regex
 
 # Scripts that put no blanks between words: a character (with its marks) is a word there.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(rf"(?V1)[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+")
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _TYPOGRAPHIC = str.maketrans(dict.fromkeys("‘’‚“”„–—…•·«»\u00a0\u2009\u202f", " "))
 """What English texts have beyond ASCII; no word has any of it inside."""

@@ -1,0 +1,1 @@
+"""How a store of an older version becomes one of this: a small file for each step, applied once, by Alembic."""
