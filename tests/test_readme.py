@@ -61,3 +61,10 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "rouge1" in printed
     assert "tuned" in printed
     assert len(printed.splitlines()) >= 6
+
+
+def test_the_stores_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/store.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    exec(compile(code, "store.md", "exec"), {})
+    assert "conversations=1, turns=2, derived=1" in capsys.readouterr().out

@@ -14,7 +14,7 @@ def append_until_full(store: Store, name: str) -> Messages:
     """What was acknowledged before the disk was full."""
     acknowledged: Messages = []
     for n in range(BATCHES):
-        batch = [says(f"small {n}", id=f"{n}"), says(noise(60_000, seed=n)), says(noise(60_000, seed=n + BATCHES))]
+        batch = [says(f"small {n}", id=f"{n}"), says(noise(50_000, seed=n)), says(noise(50_000, seed=n + BATCHES))]
         try:
             store.append(name, batch)
         except StoreError:
