@@ -137,11 +137,9 @@ def show(title: str, times: Times, base: str) -> None:
 
 
 def pragmas_of(store: SqlStore) -> dict[str, Any]:
-    names = (
-        "page_size auto_vacuum journal_mode synchronous secure_delete temp_store cache_size wal_autocheckpoint".split()
-    )
+    names = "page_size auto_vacuum journal_mode synchronous secure_delete temp_store cache_size wal_autocheckpoint"
     with store._db.read() as connection:
-        return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+        return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names.split()}
 
 
 class Bare:
@@ -255,21 +253,31 @@ def peers(folder: Path) -> dict[str, Any]:
 # Figures
 
 
-def append(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
-    said = plain(chats)
+class Run(NamedTuple):
+    options: argparse.Namespace
+    chats: list[Chat]
+    folder: Path
+    """Empty, and gone after the part that it is for."""
+    figures: dict[str, Any]
+
+
+def append(run: Run) -> None:
+    said = plain(run.chats)
     for durability in ("full", "normal"):
         for many in (1, CHATS):
-            place = folder / f"{durability}-{many}.db"
+            place = run.folder / f"{durability}-{many}.db"
             with open_store(place, durability=durability) as store:
-                times = alternate(appending(store, Bare(place.with_suffix(".bare"), store), many, said), options.rounds)
+                times = alternate(
+                    appending(store, Bare(place.with_suffix(".bare"), store), many, said), run.options.rounds
+                )
             where = "one conversation" if many == 1 else f"{many} conversations in turn"
             show(f"Append, synchronous {durability.upper()}, {where}", times, BARE_INSERT)
             key = "append" + ("_normal" if durability == "normal" else "") + ("_in_turn" if many > 1 else "")
-            figures[f"{key}_over_bare"] = over(times, OUR_APPEND, BARE_INSERT)
-    others = peers(folder)
-    messages = said[: len(chats[0].messages)]
-    with open_store(folder / "peers.db") as store:
-        works = appending(store, Bare(folder / "peers.bare", store), 1, messages)
+            run.figures[f"{key}_over_bare"] = over(times, OUR_APPEND, BARE_INSERT)
+    others = peers(run.folder)
+    messages = said[: len(run.chats[0].messages)]
+    with open_store(run.folder / "peers.db") as store:
+        works = appending(store, Bare(run.folder / "peers.bare", store), 1, messages)
         works |= {name: lambda n, peer=peer: peer.append("chat", messages[n]) for name, peer in others.items()}
         times = alternate(works, len(messages))
     show("Append a conversation's turns, each store by its own defaults", times, BARE_INSERT)
@@ -278,8 +286,7 @@ def append(options: argparse.Namespace, chats: list[Chat], folder: Path, figures
 
 
 def appending(store: SqlStore, bare: Bare, many: int, said: Sequence[Message]) -> dict[str, Work]:
-    """The n-th message to the next of so many conversations, each of them filled to another point of packing's
-    cycle."""
+    """A message to the next of so many conversations, each of them filled to another point of packing's cycle."""
     ends = [200 + 128 * chat // many for chat in range(many)]
     for chat, end in enumerate(ends):
         fill(store, f"chat {chat}", cycled(said, end))
@@ -294,47 +301,37 @@ def appending(store: SqlStore, bare: Bare, many: int, said: Sequence[Message]) -
     return {BARE_INSERT: insert, OUR_APPEND: ours}
 
 
-def read(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
-    long, resting = cycled(plain(chats), LONG), cycled(plain(chats), 200)
-    with open_store(folder / "read.db") as store:
-        bare = Bare(folder / "read.bare", store)
+def read(run: Run) -> None:
+    long, resting = cycled(plain(run.chats), LONG), cycled(plain(run.chats), 200)
+    with open_store(run.folder / "read.db") as store:
+        bare = Bare(run.folder / "read.bare", store)
         fill(store, "long", long)
         bare.fill("long", long)
         for number in range(RESTING):
             fill(store, f"chat {number}", resting)
             bare.fill(f"chat {number}", resting)
-        reading(f"Recent context of {LONG:,} turns", store, bare, lambda n: "long", "read", options, figures)
-    with open_store(folder / "read.db") as store:
+        reading(run, f"Recent context of {LONG:,} turns", store, bare, lambda n: "long", "read")
+    with open_store(run.folder / "read.db") as store:
         title = f"The same after a close, {RESTING} conversations of {len(resting)} turns in turn, each unpacked anew"
-        reading(title, store, bare, lambda n: f"chat {n % RESTING}", "read_at_rest", options, figures)
+        reading(run, title, store, bare, lambda n: f"chat {n % RESTING}", "read_at_rest")
 
 
-def reading(
-    title: str,
-    store: SqlStore,
-    bare: Bare,
-    which: Callable[[int], str],
-    key: str,
-    options: Any,
-    figures: dict[str, Any],
-) -> None:
+def reading(run: Run, title: str, store: SqlStore, bare: Bare, which: Callable[[int], str], key: str) -> None:
     base, own = f"bare SELECT of {NEWEST}", f"tomtat history(newest={NEWEST})"
-    works: dict[str, Work] = {
-        base: lambda n: bare.newest(which(n)),
-        own: lambda n: store.history(which(n), newest=NEWEST),
-    }
+    works: dict[str, Work] = {base: lambda n: bare.newest(which(n))}
+    works[own] = lambda n: store.history(which(n), newest=NEWEST)
     alternate(works, RESTING)
-    times = alternate(works, options.rounds)
+    times = alternate(works, run.options.rounds)
     show(title, times, base)
-    figures[f"{key}_over_bare"] = over(times, own, base)
+    run.figures[f"{key}_over_bare"] = over(times, own, base)
 
 
-def search(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
-    messages = [message for chat in chats for message in chat.messages]
-    long = [Chat(cycled(messages, LONG), [question for chat in chats for question in chat.questions])]
-    for what, key, its in (("each conversation", "", chats), (f"one of {LONG:,} turns", "_10k", long)):
-        with open_store(folder / f"search{key}.db") as store:
-            bare = Fts5(folder / f"search{key}.bare")
+def search(run: Run) -> None:
+    messages = [message for chat in run.chats for message in chat.messages]
+    long = [Chat(cycled(messages, LONG), [question for chat in run.chats for question in chat.questions])]
+    for what, key, its in (("each conversation", "", run.chats), (f"one of {LONG:,} turns", "_10k", long)):
+        with open_store(run.folder / f"search{key}.db") as store:
+            bare = Fts5(run.folder / f"search{key}.bare")
             for number, chat in enumerate(its):
                 fill(store, f"chat {number}", chat.messages)
                 for message in chat.messages:
@@ -342,7 +339,7 @@ def search(options: argparse.Namespace, chats: list[Chat], folder: Path, figures
             bare.db.commit()
             asked = [(question, f"chat {number}") for number, chat in enumerate(its) for question in chat.questions]
             random.Random(0).shuffle(asked)
-            asked = asked[:300] if options.quick else asked
+            asked = asked[:300] if run.options.quick else asked
             works: dict[str, Work] = {
                 "FTS5, bm25()": lambda n: bare.search(*asked[n]),  # noqa: B023
                 "tomtat search": lambda n: store.search(asked[n][0], conversation=asked[n][1], limit=HITS),  # noqa: B023
@@ -350,7 +347,7 @@ def search(options: argparse.Namespace, chats: list[Chat], folder: Path, figures
             alternate(works, 20)
             times = alternate(works, len(asked))
         show(f"Search {what}, {HITS} hits, no embedder", times, "FTS5, bm25()")
-        figures[f"search{key}_p99_over_bm25"] = over(times, "tomtat search", "FTS5, bm25()")
+        run.figures[f"search{key}_p99_over_bm25"] = over(times, "tomtat search", "FTS5, bm25()")
 
 
 class Noise:
@@ -376,9 +373,9 @@ def embedder() -> Embedder:
         return Noise()
 
 
-def disk(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
-    raw = sum(len(message["content"].encode()) for chat in chats for message in chat.messages)
-    turns = [(f"chat {number}", message) for number, chat in enumerate(chats) for message in chat.messages]
+def disk(run: Run) -> None:
+    raw = sum(len(message["content"].encode()) for chat in run.chats for message in chat.messages)
+    turns = [(f"chat {number}", message) for number, chat in enumerate(run.chats) for message in chat.messages]
     print(f"\nDisk, {len(turns):,} turns with {raw:,} bytes of text, appended one by one, closed")
     print(f"{'':{NAME}} {'bytes':>12} {'over text':>9}")
 
@@ -389,22 +386,24 @@ def disk(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: 
 
     model = embedder()
     for key, its in (("disk_ratio_no_vectors", None), ("disk_ratio", model)):
-        with open_store(folder / f"{key}.db", embedder=its) as store:
+        with open_store(run.folder / f"{key}.db", embedder=its) as store:
             for conversation, message in turns:
                 store.append(conversation, [message])
-        figures[key] = row(f"tomtat, vectors of {its.name}" if its else "tomtat, no vectors", folder / f"{key}.db")
-    bare = Fts5(folder / "disk.bare")
+        run.figures[key] = row(
+            f"tomtat, vectors of {its.name}" if its else "tomtat, no vectors", run.folder / f"{key}.db"
+        )
+    bare = Fts5(run.folder / "disk.bare")
     for conversation, message in turns:
         bare.append(conversation, message)
         bare.db.commit()
     bare.db.close()
-    row("rows and FTS5", folder / "disk.bare")
-    (folder / "peers").mkdir()
-    for name, peer in peers(folder / "peers").items():
+    row("rows and FTS5", run.folder / "disk.bare")
+    (run.folder / "peers").mkdir()
+    for name, peer in peers(run.folder / "peers").items():
         for conversation, message in turns:
             peer.append(conversation, message)
         peer.close()
-        row(name, folder / "peers" / ("agents.db" if isinstance(peer, Agents) else "langgraph.db"))
+        row(name, run.folder / "peers" / ("agents.db" if isinstance(peer, Agents) else "langgraph.db"))
 
 
 # Kills
@@ -451,12 +450,12 @@ class Worker:
         self.process.wait()
 
 
-def kills(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
+def kills(run: Run) -> None:
     count = APPENDS // WORKERS
     chance = random.Random(0)
-    open_store(folder / "kills.db").close()
+    open_store(run.folder / "kills.db").close()
     started = time.perf_counter()
-    workers = [Worker(number, folder, count) for number in range(WORKERS)]
+    workers = [Worker(number, run.folder, count) for number in range(WORKERS)]
     killed = 0
     for moment in sorted(chance.uniform(0.02, 0.9) * APPENDS for _ in range(KILLS)):
         while sum(worker.acknowledged() for worker in workers) < moment:
@@ -472,26 +471,23 @@ def kills(options: argparse.Namespace, chats: list[Chat], folder: Path, figures:
     codes = [worker.process.wait() for worker in workers]
     seconds = time.perf_counter() - started
     lines = [line.split() for worker in workers for line in worker.log.read_text().splitlines()]
-    with open_store(folder / "kills.db") as store:
+    with open_store(run.folder / "kills.db") as store:
         stored = Counter(
             (branch.conversation, turn.message["id"])
             for branch in store.conversations()
             for turn in store.history(branch.conversation)
         )
         sound = store.check().is_sound
-    figures["lost"] = sum((conversation_of(name), name) not in stored for name, _ in lines)
+    run.figures["lost"] = sum((conversation_of(name), name) not in stored for name, _ in lines)
     ids = Counter(name for (_, name), times in stored.items() for _ in range(times))
-    figures["doubled"] = sum(times > 1 for times in ids.values())
-    figures["sound"] = sound and not any(codes)
+    run.figures["doubled"] = sum(times > 1 for times in ids.values())
+    run.figures["sound"] = sound and not any(codes)
     known = sum(new == "0" for _, new in lines)
     print(f"\nKills: {WORKERS} processes, {len(lines):,} appends acknowledged, {killed} SIGKILLs, {seconds:.0f} s")
-    print(
-        f"lost {figures['lost']}, doubled {figures['doubled']}, stored {stored.total():,}, sent again but known {known}"
-    )
-    print(
-        f"check() finds it {'sound' if sound else 'DAMAGED'}; processes that failed: {sum(map(bool, codes))}",
-        flush=True,
-    )
+    lost, doubled = run.figures["lost"], run.figures["doubled"]
+    print(f"lost {lost}, doubled {doubled}, stored {stored.total():,}, sent again but known {known}")
+    state, failed = "sound" if sound else "DAMAGED", sum(map(bool, codes))
+    print(f"check() finds it {state}; processes that failed: {failed}", flush=True)
 
 
 # A million turns
@@ -505,27 +501,26 @@ def build(place: Path, turns: int, said: Sequence[Message]) -> None:
         for number in range(count):
             mark = number // step if number % step == 0 else None
             chance = random.Random(f"other {number}" if mark is None else f"mark {mark}")
-            user = (
-                f"user {number % (count // 20)}" if mark is None else ("few", "many", "many", "many", "rest")[mark % 5]
-            )
+            marked = ("few", "many", "many", "many", "rest")
+            user = f"user {number % (count // 20)}" if mark is None else marked[mark % 5]
             store.append(f"chat {number}", chance.choices(said, k=100), user=user)
             if number == count // 2:
                 fill(store, "long", random.Random(0).choices(said, k=5000), user="long")
 
 
-def million(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
-    large = 200_000 if options.quick else 1_000_000
-    said = plain(chats)
-    asked = [question for chat in chats for question in chat.questions]
+def million(run: Run) -> None:
+    large = 200_000 if run.options.quick else 1_000_000
+    said = plain(run.chats)
+    asked = [question for chat in run.chats for question in chat.questions]
     random.Random(0).shuffle(asked)
     stores = {}
     for turns in (10_000, large):
         started = time.perf_counter()
-        build(folder / f"{turns}.db", turns, said)
+        build(run.folder / f"{turns}.db", turns, said)
         took = f"built in {time.perf_counter() - started:.0f} s"
-        size = (folder / f"{turns}.db").stat().st_size
+        size = (run.folder / f"{turns}.db").stat().st_size
         print(f"\n{turns:,} turns and a conversation of 5,000: {took}, {size / 1e6:.1f} MB", flush=True)
-        stores[f"{turns:,} turns"] = open_store(folder / f"{turns}.db")
+        stores[f"{turns:,} turns"] = open_store(run.folder / f"{turns}.db")
     small, big = stores
 
     def compare(what: str, key: str, count: int, call: Callable[[SqlStore, int], object]) -> None:
@@ -533,8 +528,8 @@ def million(options: argparse.Namespace, chats: list[Chat], folder: Path, figure
         alternate(works, 20)
         times = alternate(works, count)
         show(what, times, small)
-        figures[key] = over(times, big, small)
-        figures[f"{key}_mean"] = round(float(times[big].mean() / times[small].mean()), 2)
+        run.figures[key] = over(times, big, small)
+        run.figures[f"{key}_mean"] = round(float(times[big].mean() / times[small].mean()), 2)
 
     def find(**where: str) -> Callable[[SqlStore, int], object]:
         return lambda store, n: store.search(asked[n % len(asked)], limit=HITS, **where)
@@ -542,10 +537,12 @@ def million(options: argparse.Namespace, chats: list[Chat], folder: Path, figure
     def put(store: SqlStore, n: int) -> object:
         return store.append("long", [said[n % len(said)]])
 
-    compare("Append to the long conversation", "append_at_million", options.rounds, put)
-    compare("Search the long conversation", "search_at_million", options.rounds // 10, find(conversation="long"))
-    compare("Search the 20 conversations of a user", "search_user_at_million", options.rounds // 40, find(user="few"))
-    compare("Search the 60 of another", "search_heavy_user_at_million", options.rounds // 100, find(user="many"))
+    compare("Append to the long conversation", "append_at_million", run.options.rounds, put)
+    compare("Search the long conversation", "search_at_million", run.options.rounds // 10, find(conversation="long"))
+    compare(
+        "Search the 20 conversations of a user", "search_user_at_million", run.options.rounds // 40, find(user="few")
+    )
+    compare("Search the 60 of another", "search_heavy_user_at_million", run.options.rounds // 100, find(user="many"))
     for store in stores.values():
         store.close()
 
@@ -553,13 +550,13 @@ def million(options: argparse.Namespace, chats: list[Chat], folder: Path, figure
 # PostgreSQL
 
 
-def postgres(options: argparse.Namespace, chats: list[Chat], folder: Path, figures: dict[str, Any]) -> None:
+def postgres(run: Run) -> None:
     import psycopg
 
-    said = cycled(plain(chats), LONG)
-    driver = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", options.postgres)
+    said = cycled(plain(run.chats), LONG)
+    driver = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", run.options.postgres)
     # In a schema of its own: a store takes only a database that has no other tables.
-    with psycopg.connect(driver) as bare, open_store(options.postgres, tenant="benchmark") as store:
+    with psycopg.connect(driver) as bare, open_store(run.options.postgres, tenant="benchmark") as store:
         bare.execute("DROP SCHEMA IF EXISTS bare CASCADE")
         bare.execute("CREATE SCHEMA bare")
         columns = "conversation text, seq int, role text, text text, PRIMARY KEY (conversation, seq)"
@@ -577,13 +574,13 @@ def postgres(options: argparse.Namespace, chats: list[Chat], folder: Path, figur
 
         store.erase(conversation="chat")
         works: dict[str, Work] = {BARE_INSERT: insert, OUR_APPEND: lambda n: store.append("chat", [said[n]])}
-        times = alternate(works, options.rounds)
+        times = alternate(works, run.options.rounds)
         show("PostgreSQL: append", times, BARE_INSERT)
-        figures["postgres_append_over_bare"] = over(times, OUR_APPEND, BARE_INSERT)
+        run.figures["postgres_append_over_bare"] = over(times, OUR_APPEND, BARE_INSERT)
         works = {"bare SELECT": select, "tomtat history": lambda n: store.history("chat", newest=NEWEST)}
-        times = alternate(works, options.rounds)
+        times = alternate(works, run.options.rounds)
         show(f"PostgreSQL: the newest {NEWEST} turns", times, "bare SELECT")
-        figures["postgres_read_over_bare"] = over(times, "tomtat history", "bare SELECT")
+        run.figures["postgres_read_over_bare"] = over(times, "tomtat history", "bare SELECT")
         store.erase(conversation="chat")
         bare.execute("DROP SCHEMA bare CASCADE")
 
@@ -614,7 +611,7 @@ def main() -> None:
     parts = [PARTS[name] for name in options.only.split(",")] + ([postgres] if options.postgres else [])
     for part in parts:
         with tempfile.TemporaryDirectory(prefix="store-") as folder:
-            part(options, chats, Path(folder), figures)
+            part(Run(options, chats, Path(folder), figures))
     print(json.dumps(figures))
 
 

@@ -67,7 +67,9 @@ def open_engine(path: Path, durability: Durability) -> Engine:
     def begin(connection: Connection) -> None:
         # A writer takes its place at once: one that reads first and writes later can't be let wait and fails instead.
         writes = connection.get_execution_options().get("tomtat_writes")
-        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        raw: Any = connection.connection.driver_connection
+        if not raw.in_transaction:  # `Database.read` has begun its own
+            raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
