@@ -261,6 +261,11 @@ def two_runs(tiny_model: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
     return runs[0].adapter_path, runs[1].adapter_path
 
 
+def agree(ours: list[Any], theirs: list[Any]) -> bool:
+    """The same texts but for one at most: where two tokens nearly tie, rounding decides, and not alike on every processor."""
+    return sum(a.text != b.text for a, b in zip(ours, theirs, strict=True)) <= 1
+
+
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_adapters_are_swapped_by_name_without_a_trace(
     two_runs: tuple[Path, Path], is_packed: bool, monkeypatch: pytest.MonkeyPatch
@@ -268,8 +273,8 @@ def test_adapters_are_swapped_by_name_without_a_trace(
     monkeypatch.setattr("tomtat.models.packed.pays_here", lambda: is_packed)
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
-    alone = [[s.text for s in Summarizer.load(path).generate(texts)] for path in two_runs]
-    assert alone[0] != alone[1]
+    alone = [Summarizer.load(path).generate(texts) for path in two_runs]
+    assert not agree(*alone)
 
     summarizer = Summarizer.load(first)
     adapters = summarizer.model.adapters
@@ -278,10 +283,12 @@ def test_adapters_are_swapped_by_name_without_a_trace(
     found = []
     for name in ("second", "default", None, "second", "default"):
         adapters.use(name)
-        found.append([s.text for s in summarizer.generate(texts)])
+        found.append(summarizer.generate(texts))
 
-    assert found[0] == found[3] == alone[1]
-    assert found[1] == found[4] == alone[0]
+    assert agree(found[0], alone[1])
+    assert agree(found[3], alone[1])
+    assert agree(found[1], alone[0])
+    assert agree(found[4], alone[0])
     adapters.use(None)
     for name, weight in load_base_of(summarizer).items():
         assert torch.equal(weight, base_weights[name]), name
@@ -304,17 +311,17 @@ def test_eight_bits_have_no_untuned_self(two_runs: tuple[Path, Path]):
 def test_an_adapter_replaced_under_its_name_forgets_the_old_one(two_runs: tuple[Path, Path]):
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
-    alone = [s.text for s in Summarizer.load(first).generate(texts)]
+    alone = Summarizer.load(first).generate(texts)
 
     summarizer = Summarizer.load(first)
     adapters = summarizer.model.adapters
     adapters.add("other", second)
     adapters.use("other")
-    assert [s.text for s in summarizer.generate(texts)] != alone
+    assert not agree(summarizer.generate(texts), alone)
     adapters.use("default")
     adapters.add("other", first)
     adapters.use("other")
-    assert [s.text for s in summarizer.generate(texts)] == alone
+    assert agree(summarizer.generate(texts), alone)
 
 
 def load_base_of(summarizer: Summarizer) -> dict[str, torch.Tensor]:

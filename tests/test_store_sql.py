@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy import bindparam, func, insert, select, text
 
 from store_subjects import PostgresSubject, SqliteSubject, connected
 from tomtat.errors import StoreError
-from tomtat.store import KEY_VARIABLE, open_store, opening
+from tomtat.store import KEY_VARIABLE, open_store, opening, sqlite
 from tomtat.store.conformance.fixtures import chat, messages, noise, says
 from tomtat.store.database import Statement
 from tomtat.store.packing import KEEP_RESTING, KEEP_ROWS, PACK_AT
-from tomtat.store.schema import metadata, turns
+from tomtat.store.schema import branches, metadata, turns
 from tomtat.store.segments import SEGMENT_TURNS
 from tomtat.store.turns import chain_at
 
@@ -461,13 +461,53 @@ def test_a_reader_elsewhere_that_holds_the_log_is_told_in_the_receipt_and_tidy_m
         assert SqliteSubject().remains(str(path), b"q7zx93kw41mv08") == []
 
 
+def test_a_large_index_that_is_not_merged_as_it_goes_keeps_nothing_of_what_was_erased(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "MERGE_PAGES", 0)
+    monkeypatch.setattr(sqlite, "MANY_PIECES", 1_000_000)
+    path = tmp_path / "store.db"
+    with open_store(path) as store:
+        for name in ("gone", "kept"):
+            store.append(name, chat(80, "q7zx93kw41mv08" if name == "gone" else "other"))
+            store.tidy()
+        store.erase(conversation="gone")
+
+        assert SqliteSubject().remains(str(path), b"q7zx93kw41mv08") == []
+
+
+def test_all_that_a_reader_asks_is_answered_as_of_one_moment(place):
+    with open_store(place) as store, open_store(place) as writer:
+        store.append("chat", chat(2))
+        count = Statement(select(func.count()).select_from(turns))
+        with store._db.read() as connection:
+            first = count(connection)
+            writer.append("chat", chat(3))
+
+            assert count(connection) == first == [(2,)]
+        with store._db.read() as connection:
+            assert count(connection) == [(5,)]
+
+
+def test_an_erased_branch_s_number_is_never_given_again(place):
+    def number(store):
+        with store._db.read() as connection:
+            return connection.execute(select(branches.c.number)).scalar_one()
+
+    with open_store(place) as store:
+        store.append("chat", chat(2))
+        first = number(store)
+        store.erase(conversation="chat")
+        store.append("chat", chat(2))
+
+        assert number(store) > first
+
+
 def test_durability_is_asked_of_the_database(place):
-    for durability, sqlite, postgres in (("full", 2, "on"), ("normal", 1, "off")):
+    for durability, on_sqlite, on_postgres in (("full", 2, "on"), ("normal", 1, "off")):
         with open_store(place, durability=durability) as store, store._db.engine.connect() as connection:
             if "://" in place:
-                assert connection.execute(text("SHOW synchronous_commit")).scalar() == postgres
+                assert connection.execute(text("SHOW synchronous_commit")).scalar() == on_postgres
             else:
-                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == sqlite
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == on_sqlite
 
 
 def test_the_newest_schema_is_alembics_head():
