@@ -77,7 +77,12 @@ def turns_of(tenant: Tenant, connection: Connection, stretch: Stretch) -> list[T
     low, high = stretch.keys
     base, branch = key_of(line.number, 0), line.branch
     return [
-        Turn(key - base, message_from(role, content, rest if rest is None else json.loads(rest)), at / 1000, branch)
+        Turn(
+            key - base,
+            {"role": role, "content": content} if rest is None else message_from(role, content, json.loads(rest)),
+            at / 1000,
+            branch,
+        )
         for key, at, role, content, rest, _ in _rows(connection, low=low, high=high)
     ]
 
