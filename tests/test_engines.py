@@ -23,6 +23,7 @@ from tomtat.models.cache import GrowingLayer
 from tomtat.models.decoding import Lane, choose
 from tomtat.models.int8 import Int8Head, Int8Linear, quantize
 from tomtat.models.lanes import order_of
+from tomtat.models.loading import load_trained
 from tomtat.models.packed import pack, pays_here
 from tomtat.progress import Progress
 from tomtat.types import Generation
@@ -261,11 +262,6 @@ def two_runs(tiny_model: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
     return runs[0].adapter_path, runs[1].adapter_path
 
 
-def agree(ours: list[Any], theirs: list[Any]) -> bool:
-    """The same texts but for one at most: where two tokens nearly tie, rounding decides, and not alike on every processor."""
-    return sum(a.text != b.text for a, b in zip(ours, theirs, strict=True)) <= 1
-
-
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_adapters_are_swapped_by_name_without_a_trace(
     two_runs: tuple[Path, Path], is_packed: bool, monkeypatch: pytest.MonkeyPatch
@@ -273,8 +269,8 @@ def test_adapters_are_swapped_by_name_without_a_trace(
     monkeypatch.setattr("tomtat.models.packed.pays_here", lambda: is_packed)
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
-    alone = [Summarizer.load(path).generate(texts) for path in two_runs]
-    assert not agree(*alone)
+    alone = [[s.text for s in Summarizer.load(path).generate(texts)] for path in two_runs]
+    assert alone[0] != alone[1]
 
     summarizer = Summarizer.load(first)
     adapters = summarizer.model.adapters
@@ -283,12 +279,10 @@ def test_adapters_are_swapped_by_name_without_a_trace(
     found = []
     for name in ("second", "default", None, "second", "default"):
         adapters.use(name)
-        found.append(summarizer.generate(texts))
+        found.append([s.text for s in summarizer.generate(texts)])
 
-    assert agree(found[0], alone[1])
-    assert agree(found[3], alone[1])
-    assert agree(found[1], alone[0])
-    assert agree(found[4], alone[0])
+    assert found[0] == found[3] == alone[1]
+    assert found[1] == found[4] == alone[0]
     adapters.use(None)
     for name, weight in load_base_of(summarizer).items():
         assert torch.equal(weight, base_weights[name]), name
@@ -298,6 +292,21 @@ def test_adapters_are_swapped_by_name_without_a_trace(
     adapters.remove("second")
     with pytest.raises(RunError, match="no adapter 'second'"):
         adapters.use("second")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_adapter_gives_the_same_weights_loaded_first_or_chosen_later(two_runs: tuple[Path, Path], precision: str):
+    def weights(model: Any) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in model.network.named_parameters() if "lora_" not in name}
+
+    alone = [weights(load_trained(path, "cpu", precision, fold=True)[0]) for path in two_runs]
+    model, _ = load_trained(two_runs[0], "cpu", precision, fold=True)
+    model.adapters.add("second", two_runs[1])
+    for name, expected in (("second", alone[1]), ("default", alone[0]), ("second", alone[1])):
+        model.adapters.use(name)
+        found = {key.replace(".base_layer", ""): weight for key, weight in weights(model).items()}
+        for key, weight in expected.items():
+            assert torch.equal(found[key.replace(".base_layer", "")], weight), (name, key)
 
 
 def test_eight_bits_have_no_untuned_self(two_runs: tuple[Path, Path]):
@@ -311,17 +320,17 @@ def test_eight_bits_have_no_untuned_self(two_runs: tuple[Path, Path]):
 def test_an_adapter_replaced_under_its_name_forgets_the_old_one(two_runs: tuple[Path, Path]):
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
-    alone = Summarizer.load(first).generate(texts)
+    alone = [s.text for s in Summarizer.load(first).generate(texts)]
 
     summarizer = Summarizer.load(first)
     adapters = summarizer.model.adapters
     adapters.add("other", second)
     adapters.use("other")
-    assert not agree(summarizer.generate(texts), alone)
+    assert [s.text for s in summarizer.generate(texts)] != alone
     adapters.use("default")
     adapters.add("other", first)
     adapters.use("other")
-    assert agree(summarizer.generate(texts), alone)
+    assert [s.text for s in summarizer.generate(texts)] == alone
 
 
 def load_base_of(summarizer: Summarizer) -> dict[str, torch.Tensor]:

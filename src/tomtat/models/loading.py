@@ -78,16 +78,16 @@ def load_trained(
 ) -> tuple[SummarizerModel, TrainedInfo]:
     """What a run trained: a folder with an adapter, or with a whole model.
 
-    `base` names the base model's place here. With `fold` the adapter's update is added to the weights, in fp32 and
-    before they are cast, so that it costs nothing per token.
+    `base` names the base model's place here. With `fold` the adapter's update is added to the weights, so that it costs
+    nothing per token: after they are cast, as each adapter chosen later is, so that all orders give the same weights.
     """
     info = TrainedInfo.load(folder)
     model = (
         _load_adapter(folder, info, base) if (folder / "adapter_config.json").is_file() else _load_whole(folder, info)
     )
+    place(model, ModelSettings.model_construct(device=device, precision=precision))
     if fold:
         model.adapters.fold()
-    place(model, ModelSettings.model_construct(device=device, precision=precision))
     model.network.eval()
     return model, info
 

@@ -111,10 +111,7 @@ class Adapters:
 
     def _unfold(self) -> None:
         for module, weight in self._base_weights.items():
-            layer = module.base_layer
-            # The network may have been cast since.
-            weight.data = weight.data.to(layer.weight.dtype).to(layer.weight.device)
-            layer.weight = weight
+            module.base_layer.weight = weight
             module.merged_adapters.clear()
         self._base_weights = {}
 
