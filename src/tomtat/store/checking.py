@@ -17,6 +17,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from tomtat.store.database import Database, Statement
 from tomtat.store.deriving import DERIVED_COLUMNS, DerivedRow
 from tomtat.store.deriving import opened as open_derived
+from tomtat.store.facts import fact
 from tomtat.store.index import terms_of
 from tomtat.store.lines import Line, numbered
 from tomtat.store.messages import START, canonical
@@ -75,9 +76,8 @@ def check(db: Database, as_tenant: Callable[[str], Tenant], repair: bool) -> Hea
 
 
 def rebuild_index(db: Database, connection: Connection) -> None:
-    """Every turn that can be read into an index that is empty."""
-    from tomtat.store.opening import fact
-
+    """An index of every turn that can be read, in place of the one there is."""
+    db.backend.create_index(connection)
     if fact(connection, "key") not in (None, "none"):
         return
     entries: list[tuple[int, list[str]]] = []
@@ -95,7 +95,6 @@ def rebuild_index(db: Database, connection: Connection) -> None:
 
 def _index_is_wrong(db: Database, connection: Connection, repair: bool) -> Finding:
     if repair:
-        db.backend.create_index(connection)
         rebuild_index(db, connection)
     return Finding(
         None, None, None, None, "the index does not have what the turns have", "made anew" if repair else None

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
-from tomtat.store import opening
 from tomtat.store.database import Database, Statement
+from tomtat.store.facts import fact, remember
 from tomtat.store.lines import Line, numbered
 from tomtat.store.messages import text_of
 from tomtat.store.schema import place_of, segments, turns
@@ -35,10 +35,9 @@ _note_segment = Statement(
 )
 
 
-def is_ready(db: Database, embedder: Embedder) -> bool:
+def is_ready(connection: Connection, embedder: Embedder) -> bool:
     """Whether the vectors in the store are this embedder's."""
-    with db.read() as connection:
-        return opening.fact(connection, "embedder") == embedder.name
+    return fact(connection, "embedder") == embedder.name
 
 
 def embed_waiting(db: Database, as_tenant: Callable[[str], Tenant], embedder: Embedder) -> int:
@@ -48,12 +47,13 @@ def embed_waiting(db: Database, as_tenant: Callable[[str], Tenant], embedder: Em
 
 
 def _make_ready(db: Database, embedder: Embedder) -> None:
-    if is_ready(db, embedder):
-        return
+    with db.read() as connection:
+        if is_ready(connection, embedder):
+            return
     with db.write() as connection:
         connection.execute(update(turns).values(vector=None))
         connection.execute(update(segments).values(vectors=None))
-        opening.remember(connection, "embedder", embedder.name)
+        remember(connection, "embedder", embedder.name)
 
 
 def _embed_rows(db: Database, embedder: Embedder) -> int:

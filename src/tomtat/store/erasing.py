@@ -6,6 +6,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.exc import DatabaseError
 
 from tomtat.store import lines
+from tomtat.store.checking import rebuild_index
 from tomtat.store.database import Statement
 from tomtat.store.index import terms_of
 from tomtat.store.lines import Line, Stretch
@@ -52,7 +53,7 @@ def erase(tenant: Tenant, conversation: str | None, user: str | None) -> Receipt
                 its_derived += _count_derived(connection, which=line.number)[0][0]
                 _remove_rows(connection, line)
         if not index_is_sound:
-            _index_anew(tenant, connection)
+            rebuild_index(db, connection)
     tenant.opened.clear()
     tenant.found_terms.clear()
     rewritten = db.forget()
@@ -93,10 +94,3 @@ def _remove_rows(connection: Connection, line: Line) -> None:
         statement(connection, low=low, high=high)
     for statement in _of_branch:
         statement(connection, which=line.number)
-
-
-def _index_anew(tenant: Tenant, connection: Connection) -> None:
-    from tomtat.store.checking import rebuild_index
-
-    tenant.db.backend.create_index(connection)
-    rebuild_index(tenant.db, connection)

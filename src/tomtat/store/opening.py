@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select
+from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tomtat.errors import StoreError
 from tomtat.store import postgres, sqlite
+from tomtat.store.checking import rebuild_index
 from tomtat.store.database import Backend, Database, Durability
-from tomtat.store.index import index_waiting
-from tomtat.store.schema import facts
+from tomtat.store.facts import fact, remember
 from tomtat.store.sealing import KEY_VARIABLE, key_check
 from tomtat.text.terms import TERMS
 
@@ -69,13 +69,13 @@ def _url(place: str | Path) -> URL:
 
 def _prepare(db: Database, key: bytes | None) -> None:
     with db.read() as connection:
-        is_ready = _version(connection) == SCHEMA and _fact(connection, "terms") == TERMS
+        is_ready = _version(connection) == SCHEMA and fact(connection, "terms") == TERMS
     if not is_ready:
         with db.write() as connection:
             db.backend.lock(connection, "", "schema")
             _upgrade(db, connection, key)
     with db.read() as connection:
-        _check_key(_fact(connection, "key"), key, db.where)
+        _check_key(fact(connection, "key"), key, db.where)
 
 
 def _version(connection: Connection) -> str | None:
@@ -99,8 +99,8 @@ def _upgrade(db: Database, connection: Connection, key: bytes | None) -> None:
         )
     if version != SCHEMA:
         _migrate(connection)
-    if _fact(connection, "terms") != TERMS:
-        _index_anew(db, connection)
+    if fact(connection, "terms") != TERMS:
+        rebuild_index(db, connection)
         remember(connection, "terms", TERMS)
     if version is None:
         remember(connection, "key", key_check(key) if key else "none")
@@ -116,29 +116,6 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _index_anew(db: Database, connection: Connection) -> None:
-    from tomtat.store.checking import rebuild_index
-
-    db.backend.create_index(connection)
-    rebuild_index(db, connection)
-
-
-def _fact(connection: Connection, name: str) -> str | None:
-    if not inspect(connection).has_table("facts"):
-        return None
-    return connection.execute(select(facts.c.value).where(facts.c.name == name)).scalar()
-
-
-def fact(connection: Connection, name: str) -> str | None:
-    """What the store remembers of itself."""
-    return connection.execute(select(facts.c.value).where(facts.c.name == name)).scalar()
-
-
-def remember(connection: Connection, name: str, value: str) -> None:
-    connection.execute(facts.delete().where(facts.c.name == name))
-    connection.execute(facts.insert().values(name=name, value=value))
-
-
 def _check_key(known: str | None, key: bytes | None, where: str) -> None:
     if known == "none" and key is not None:
         raise StoreError(
@@ -149,6 +126,3 @@ def _check_key(known: str | None, key: bytes | None, where: str) -> None:
         raise StoreError(f"The store at {where} is encrypted: set {KEY_VARIABLE} to its key.")
     if key is not None and known != key_check(key):
         raise StoreError(f"The key in {KEY_VARIABLE} is not that of the store at {where}.")
-
-
-__all__ = ["default_place", "fact", "index_waiting", "open_database", "remember"]

@@ -123,8 +123,8 @@ class SqlStore:
                 "This store is encrypted and has no index, so a search opens every turn it looks through: "
                 "name the conversation to search."
             )
-        embedder = self._embedder if self._embedder and is_ready(self._db, self._embedder) else None
         with self._db.read() as connection:
+            embedder = self._embedder if self._embedder and is_ready(connection, self._embedder) else None
             where = self._stretches(connection, conversation, branch, last, user)
             return searching.search(self._tenant, connection, query, where, limit, embedder)
 
