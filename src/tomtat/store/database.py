@@ -2,6 +2,7 @@
 
 import re
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
@@ -120,6 +121,9 @@ class Database:
             engine.execution_options(isolation_level="REPEATABLE READ") if backend.name == "postgresql" else engine
         )
         self._writing = engine.execution_options(tomtat_writes=True)
+        self._own = threading.local()
+        # Weak, so that a thread that ends gives its connection back.
+        self._readers: weakref.WeakSet[Connection] = weakref.WeakSet()
         # SQLite has one writer at a time. Threads queue here, fairly, and wake at once; its own waiting is neither.
         self._turnstile = threading.RLock() if backend.name == "sqlite" else None
 
@@ -127,13 +131,31 @@ class Database:
     def read(self) -> Iterator[Connection]:
         # Begun here, for a `Statement` does not: SQLite would show each of a reader's questions another moment.
         if self.backend.name == "sqlite":
-            # Without SQLAlchemy's own transaction, a fifth of a short read; giving the connection back ends this one.
-            with self._errors(), self._reading.connect() as connection:
-                connection.connection.cursor().execute("BEGIN")
+            with self._errors(), self._reader() as connection:
                 yield connection
             return
         with self._errors(), self._reading.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        """A thread keeps the connection it reads with: to take one and give it back is a third of a short read."""
+        kept: Connection | None = getattr(self._own, "reader", None)
+        if kept is None or kept.closed:
+            kept = self._own.reader = self._reading.connect()
+            self._readers.add(kept)
+        raw: Any = kept.connection.driver_connection
+        if raw.in_transaction:  # this thread reads already, say an export that goes on while it looks up something else
+            with self._reading.connect() as another:
+                another.connection.cursor().execute("BEGIN")
+                yield another
+            return
+        raw.execute("BEGIN")
+        try:
+            yield kept
+        finally:
+            kept.rollback()
+            raw.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -155,6 +177,8 @@ class Database:
             self.backend.shrink(self.engine)
 
     def close(self) -> None:
+        for reader in list(self._readers):
+            reader.close()
         self.engine.dispose()
 
     @contextmanager

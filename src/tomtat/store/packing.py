@@ -17,8 +17,8 @@ KEEP_ROWS = 64
 """A branch's newest turns stay rows: read often, and fast."""
 KEEP_RESTING = 8
 """Of a branch that is at rest, for `tidy`."""
-PACK_AT = KEEP_ROWS + 3 * SEGMENT_TURNS
-"""An append that finds this many rows packs three segments: 1 of 192 appends, so 99 of 100 know nothing of it."""
+PACK_AT = KEEP_ROWS + 4 * SEGMENT_TURNS
+"""An append that finds this many rows packs four segments: 1 of 256 appends, so 99 of 100 know nothing of it."""
 
 _chain_and_vector = Statement(
     select(turns.c.key, turns.c.chain, turns.c.vector, turns.c.words)
