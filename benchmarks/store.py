@@ -376,6 +376,9 @@ class Noise:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         return np.random.default_rng(len(texts)).standard_normal((len(texts), self.width))
 
+    def related(self, query: str) -> dict[str, dict[str, float]]:
+        return {}
+
     def weight(self, query: str) -> float:
         return 0.5
 

@@ -55,6 +55,16 @@ def test_list_history_and_search_show_turns(tomtat: Callable[..., Any], filled: 
     assert "Nothing found." in nothing.err
 
 
+def test_what_a_terminal_would_obey_is_shown_instead(tomtat: Callable[..., Any], filled: Path):
+    with open_store(filled) as store:
+        store.append("chat-3", [{"role": "user", "name": "A\x1b[7m", "content": "red \x1b[31mkettle\u202e :key:"}])
+    for told in (tomtat("store", "history", "chat-3"), tomtat("store", "search", "red")):
+        assert told.code == 0, told.err
+        assert "A␛[7m" in told.out
+        assert "red ␛[31mkettle<U+202E> :key:" in told.out
+        assert "\x1b" not in told.out
+
+
 def test_history_as_json_is_what_was_appended(tomtat: Callable[..., Any], filled: Path):
     rows = [json.loads(line) for line in tomtat("store", "history", "chat-1", "--json").out.splitlines()]
     assert [row["message"] for row in rows] == CHAT

@@ -1,9 +1,11 @@
 """What is ours and no part of the contract: files, addresses, migrations, the index, segments, and errors in words."""
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from sqlalchemy import bindparam, func, insert, select, text
 
 from store_subjects import PostgresSubject, SqliteSubject, connected
 from tomtat.errors import StoreError
-from tomtat.store import KEY_VARIABLE, open_store, opening, sqlite
+from tomtat.store import KEY_VARIABLE, Span, open_store, opening, sqlite
 from tomtat.store.conformance.fixtures import chat, messages, noise, says
 from tomtat.store.database import Statement
 from tomtat.store.packing import KEEP_RESTING, KEEP_ROWS, PACK_AT
@@ -330,6 +332,9 @@ class Letters:
         counts = np.array([[text.lower().count(chr(ord("a") + n)) for n in range(32)] for text in texts], float) - 0.5
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
+    def related(self, query):
+        return {}
+
     def weight(self, query):
         return 0.9
 
@@ -502,7 +507,7 @@ def test_an_erased_branch_s_number_is_never_given_again(place):
 
 
 def test_durability_is_asked_of_the_database(place):
-    for durability, on_sqlite, on_postgres in (("full", 2, "on"), ("normal", 1, "off")):
+    for durability, on_sqlite, on_postgres in (("full", 2, "on"), ("soon", 1, "off"), ("normal", 1, "off")):
         with open_store(place, durability=durability) as store, store._db.engine.connect() as connection:
             if "://" in place:
                 assert connection.execute(text("SHOW synchronous_commit")).scalar() == on_postgres
@@ -518,3 +523,57 @@ def test_the_newest_schema_is_alembics_head():
     config.set_main_option("script_location", "tomtat.store:migrations")
 
     assert ScriptDirectory.from_config(config).get_current_head() == opening.SCHEMA
+
+
+# -- derived
+
+
+def test_of_what_is_derived_only_what_is_asked_for_leaves_the_database(place, monkeypatch):
+    read = []
+    whole = Statement.__call__
+
+    def counting(statement, connection, **values):
+        rows = whole(statement, connection, **values)
+        read.extend(rows)
+        return rows
+
+    with open_store(place) as store:
+        store.append("chat", chat(200))
+        for first in range(1, 200, 2):
+            store.attach("chat", Span(first, first + 1), "fold", first)
+            store.attach("chat", Span(first, first + 1), "other", "x" * 1000)
+        monkeypatch.setattr(Statement, "__call__", counting)
+        [one] = store.derived("chat", kind="fold", covering=41)
+        rows = len(read)
+
+    assert one.value == 41
+    assert rows < 8
+
+
+def test_soon_syncs_the_log_in_the_background_once_for_many_commits(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr("tomtat.store.syncing.os.fsync", lambda handle: (synced.append(handle), fsync(handle)))
+    monkeypatch.setattr("tomtat.store.syncing.SECONDS", 0.5)
+    with open_store(tmp_path / "chats.db", durability="soon") as store:
+        for number in range(20):
+            store.append(f"chat-{number}", chat(2))
+        deadline = time.monotonic() + 20
+        while not synced and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert 0 < len(synced) < 20, "as often as there were commits"
+        before = len(synced)
+        store.append("chat", chat(2))
+    assert len(synced) > before, "closed without a sync"
+    with open_store(tmp_path / "chats.db") as store:
+        assert len(list(store.conversations())) == 21
+
+
+def test_a_log_that_can_not_be_synced_is_told_and_tried_again(tmp_path, monkeypatch, caplog):
+    def fails(handle):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tomtat.store.syncing.os.fsync", fails)
+    with open_store(tmp_path / "chats.db", durability="soon") as store:
+        store.append("chat", chat(2))
+    assert "the store's log can't be synced: Input/output error" in caplog.text

@@ -28,6 +28,9 @@ class Topics:
             row[:] = topic * sign if sign else neither
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def related(self, query: str) -> dict[str, dict[str, float]]:
+        return {}
+
     def weight(self, query: str) -> float:
         return 0.5
 

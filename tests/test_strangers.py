@@ -79,7 +79,7 @@ def test_code_beside_a_known_architecture_is_not_run(tiny_llama: Path, tmp_path:
     change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})
     load_base(ModelSettings(name=str(folder)), PromptSettings())
     change(folder / "config.json", model_type="evil")
-    with pytest.raises(ModelError, match="can't be loaded"):
+    with pytest.raises(ModelError, match=r"is of the family .evil., which Transformers"):
         load_base(ModelSettings(name=str(folder)), PromptSettings())
     assert not (tmp_path / "ran").exists()
 

@@ -167,6 +167,7 @@ def _add_after(
             )
         line, known = _best_branch(tenant, connection, line, wanted, after, known)
         if known < len(said) and after + known < line.last:
+            _require_unopened(connection, tenant, line, after + known, said[known])
             line = _open_fork(tenant, connection, line, after + known, now)
     _require_new_ids(tenant, connection, line, said[known:])
     end = _write(tenant, connection, line, said[known:], now)
@@ -210,6 +211,19 @@ def _best_branch(
             if common > best[1] or (common == best[1] < len(wanted) and other.last == after + common < best[0].last):
                 best = (other, common)
     return best
+
+
+def _require_unopened(connection: Connection, tenant: Tenant, line: Line, fork: int, one: Said) -> None:
+    """Of two that go on at once before turns that a session took back, each would open a branch, and the later hide
+    what the earlier said.
+
+    Raises: Conflict.
+    """
+    session = one.message.get("session")
+    wanted = session.get("fork") if isinstance(session, dict) else None
+    for other in lines.all_of(connection, tenant.name, line.conversation) if wanted is not None else ():
+        if other.branch == wanted and other.fork == fork:
+            raise Conflict(f"Branch {wanted} of conversation {line.conversation!r} goes on after turn {fork} already.")
 
 
 def _open_fork(tenant: Tenant, connection: Connection, line: Line, fork: int, now: int) -> Line:

@@ -55,9 +55,9 @@ class Store(Protocol):
         Raises: UnknownConversation.
         """
 
-    def locate(self, messages: Sequence[AnyMessage]) -> Located | None:
+    def locate(self, messages: Sequence[AnyMessage], *, prefix: str = "") -> Located | None:
         """The branch that begins with most of these messages: one that ends with them, or has something derived from
-        them."""
+        them. Looked for among conversations whose names begin with `prefix`."""
 
     def search(
         self, query: str, *, conversation: str | None = None, branch: int | None = None, last: int | None = None,
@@ -71,11 +71,17 @@ class Store(Protocol):
 
     def attach(
         self, conversation: str, span: Span, kind: str, value: Any, *, branch: int | None = None,
-        expected: int | None = None,
+        expected: int | None = None, number: int | None = None, alone: bool = False,
     ) -> Derived:  # fmt: skip
         """Keep something made from a span of turns, if it is still at version `expected` (None: not there).
 
-        Raises: Conflict, where somebody else was first; UnknownConversation.
+        number: the branch's, as it was when its turns were read. Where it has another one now, the conversation was
+        erased meanwhile and begun anew, and what was made from the old one must not come to the new.
+        span: `Span(0, 0)` for what is said of the whole conversation, which may have no turns yet; all branches see it.
+        alone: only if no other span of this kind begins at the same turn, for things of which each goes on where the
+        last one ends.
+
+        Raises: Conflict, where somebody else was first, or the branch is another one; UnknownConversation.
         """
 
     def derived(
@@ -83,7 +89,7 @@ class Store(Protocol):
         last: int | None = None,
     ) -> list[Derived]:  # fmt: skip
         """What was made from a conversation's turns: of a kind, from spans with turn `covering` in them, as of turn
-        `last`.
+        `last`. What is said of the whole conversation only with `covering=0`.
 
         Raises: UnknownConversation; Damaged.
         """

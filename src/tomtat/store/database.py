@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
 from tomtat.errors import StoreError
+from tomtat.store.syncing import LogSyncer
 
-Durability = Literal["full", "normal"]
+Durability = Literal["full", "soon", "normal"]
 Ranges = Sequence[tuple[int, int]]
 """Of keys, both ends included, in rising order."""
 
@@ -114,8 +115,9 @@ class Backend(Protocol):
 class Database:
     """An engine, its backend and the ways in: `read` sees one moment, `write` is done whole or not at all."""
 
-    def __init__(self, engine: Engine, backend: Backend, where: str) -> None:
-        self.engine, self.backend, self.where = engine, backend, where
+    def __init__(self, engine: Engine, backend: Backend, where: str, syncer: LogSyncer | None = None) -> None:
+        """syncer: told of each commit, where commits don't wait for the disk themselves."""
+        self.engine, self.backend, self.where, self._syncer = engine, backend, where, syncer
         # A reader asks several times and must see one moment: SQLite's transactions do, PostgreSQL's have to be told.
         self._reading = (
             engine.execution_options(isolation_level="REPEATABLE READ") if backend.name == "postgresql" else engine
@@ -165,6 +167,8 @@ class Database:
             return
         with self._turnstile, self._errors(), self._writing.begin() as connection:
             yield connection
+        if self._syncer:
+            self._syncer.committed()
 
     def forget(self) -> bool:
         """See `Backend.forget`."""
@@ -179,6 +183,8 @@ class Database:
     def close(self) -> None:
         for reader in list(self._readers):
             reader.close()
+        if self._syncer:
+            self._syncer.close()
         self.engine.dispose()
 
     @contextmanager

@@ -66,7 +66,8 @@ def export(tenant: Tenant, wanted: Iterable[str], user: str | None) -> Iterator[
                     rows = rows_of(tenant, connection, Stretch(line, first, min(first + PAGE - 1, line.last)))
                     for turn in as_turns(rows, line.branch):
                         yield {"turn": turn.seq, "at": turn.at, "message": turn.message}
-                for one in derived_from(tenant, connection, line, None, None, None):
+                of_all = derived_from(tenant, connection, line, None, 0, None)
+                for one in [*of_all, *derived_from(tenant, connection, line, None, None, None)]:
                     if one.branch == line.branch:
                         yield {
                             "span": [one.span.first, one.span.last], "kind": one.kind, "version": one.version,
@@ -171,9 +172,10 @@ class _Reader:
     def _attach(self, row: dict[str, Any]) -> None:
         first, last = row["span"]
         places = [place for seq, place in self._places[self._branch].items() if first <= seq <= last]
-        if not places:
+        is_of_all = first == last == 0
+        if not (places or is_of_all):
             return
-        span = Span(min(places), max(places))
+        span = Span(0, 0) if is_of_all else Span(min(places), max(places))
         try:
             with self._tenant.db.write() as connection:
                 attach(

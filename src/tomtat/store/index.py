@@ -23,9 +23,11 @@ from tomtat.store.messages import text_of
 from tomtat.store.schema import place_of, turns
 from tomtat.store.segments import Row
 from tomtat.store.tenant import Tenant
-from tomtat.text.terms import LONGEST_NUMBER, terms
+from tomtat.text.terms import LONGEST_NUMBER, TERMS, terms
 from tomtat.text.words import words
 
+ANALYSIS = f"{TERMS}, text-2"
+"""What an index was made by: the terms of a text, and which text of a message (`text_of`, raised when that changes)."""
 LEVELS = (2, 3, 4, 6, 9, 14)
 BATCH = 512
 

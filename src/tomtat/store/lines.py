@@ -110,9 +110,9 @@ def ripe(connection: Connection, rows: int) -> list[tuple[str, int]]:
     return [(tenant, number) for tenant, number in connection.execute(wanted)]
 
 
-def locate(connection: Connection, tenant: str, chains: Sequence[bytes]) -> Located | None:
+def locate(connection: Connection, tenant: str, chains: Sequence[bytes], prefix: str = "") -> Located | None:
     """The longest history among these (by its chain) that a branch ends with, or that something was derived from the
-    end of."""
+    end of; of conversations whose names begin so."""
     length_of = {chain: length for length, chain in enumerate(chains, start=1)}
     for start in range(len(chains), 0, -_AT_ONCE):
         some = chains[max(start - _AT_ONCE, 0) : start]
@@ -123,7 +123,9 @@ def locate(connection: Connection, tenant: str, chains: Sequence[bytes]) -> Loca
             .where(derived.c.chain.in_(some), branches.c.tenant == tenant)
         )  # fmt: skip
         found = [
-            (length_of[bytes(chain)], name, branch) for chain, name, branch in connection.execute(ends.union(spans))
+            (length_of[bytes(chain)], name, branch)
+            for chain, name, branch in connection.execute(ends.union(spans))
+            if name.startswith(prefix)
         ]
         if found:
             length, name, branch = max(found)
@@ -142,6 +144,7 @@ def describe(lines: Sequence[Line]) -> Iterator[Branch]:
             last=line.last,
             user=line.user,
             created=line.created / 1000,
+            number=line.number,
             forked_from=branch_of[line.parent] if line.parent is not None else None,
             forked_after=line.fork if forked else None,
         )

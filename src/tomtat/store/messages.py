@@ -113,14 +113,20 @@ def text_of(message: Mapping[str, Any]) -> str:
     if isinstance(content, str) and len(message) == 2:
         return content
     parts = [content] if isinstance(content, str) else list(_texts(content))
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, Mapping) else None
-        if isinstance(function, Mapping):
-            parts += [str(function.get("name", "")), str(function.get("arguments", ""))]
+    for name, arguments in functions_called(message):
+        parts += [name, arguments]
     for name in ("name", "refusal"):
         if isinstance(message.get(name), str):
             parts.insert(0, message[name])
     return "\n".join(part for part in parts if part)
+
+
+def functions_called(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and arguments of the functions that a message calls, in `tool_calls` or in the older `function_call`."""
+    calls = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    for function in [*calls, message.get("function_call")]:
+        if isinstance(function, Mapping):
+            yield str(function.get("name") or ""), str(function.get("arguments") or "")
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -12,8 +12,9 @@ from tomtat.store import postgres, sqlite
 from tomtat.store.checking import rebuild_index
 from tomtat.store.database import Backend, Database, Durability
 from tomtat.store.facts import fact, remember
+from tomtat.store.index import ANALYSIS
 from tomtat.store.sealing import KEY_VARIABLE, key_check
-from tomtat.text.terms import TERMS
+from tomtat.store.syncing import LogSyncer
 
 SCHEMA = "0001"
 """Alembic's newest step."""
@@ -36,9 +37,11 @@ def open_database(place: str | Path, durability: Durability, key: bytes | None) 
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "").absolute()
         engine, backend, where = sqlite.open_engine(path, durability), sqlite.Sqlite(path), str(path)
+        syncer = LogSyncer(Path(f"{path}-wal")) if durability == "soon" else None
     else:
         engine, backend, where = postgres.open_engine(url, durability), postgres.Postgres(), url.render_as_string()
-    db = Database(engine, backend, where)
+        syncer = None  # its server has one
+    db = Database(engine, backend, where, syncer)
     try:
         _prepare(db, key)
     except BaseException:
@@ -69,7 +72,7 @@ def _url(place: str | Path) -> URL:
 
 def _prepare(db: Database, key: bytes | None) -> None:
     with db.read() as connection:
-        is_ready = _version(connection) == SCHEMA and fact(connection, "terms") == TERMS
+        is_ready = _version(connection) == SCHEMA and fact(connection, "terms") == ANALYSIS
     if not is_ready:
         with db.write() as connection:
             db.backend.lock(connection, "", "schema")
@@ -99,9 +102,9 @@ def _upgrade(db: Database, connection: Connection, key: bytes | None) -> None:
         )
     if version != SCHEMA:
         _migrate(connection)
-    if fact(connection, "terms") != TERMS:
+    if fact(connection, "terms") != ANALYSIS:
         rebuild_index(db, connection)
-        remember(connection, "terms", TERMS)
+        remember(connection, "terms", ANALYSIS)
     if version is None:
         remember(connection, "key", key_check(key) if key else "none")
 

@@ -14,6 +14,12 @@ K1 = 1.2
 B = 0.75
 NEIGHBOUR = 0.5
 """Share of its better neighbour's score that a turn gets: answers stand beside questions, and reactions beside news."""
+REACH = 2
+"""Turns on either side that a turn is read with: a question's words are spread over those who talk about one thing."""
+RELATED = 0.6
+"""What a turn with a word's nearest relative counts beside one with the word itself, times how near that is."""
+SIDE_BY_SIDE = 2000
+"""Up to so many turns all terms are scored at once; in longer chats most stand nowhere, and that is left out."""
 SPEAKER = 0.3
 """Added where the question names who speaks, of a span of 1 from the worst turn to the best."""
 
@@ -34,10 +40,74 @@ def bm25(counts: Mapping[str, tuple[Array, Array]], weights: Mapping[str, float]
     return scores
 
 
+def frequency_of(exact: Array, relatives: Mapping[str, float], turns_with: Mapping[str, Array]) -> Array:
+    """How often a term stands in each turn, [turns]; a relative of it counts where the term itself is missing.
+
+    exact: how often the term itself does. relatives: how near each is, 0 to 1. turns_with: of each relative the
+    positions of turns that have it.
+    """
+    near = np.zeros(len(exact))
+    for relative, nearness in relatives.items():
+        positions = turns_with[relative]
+        near[positions] = np.maximum(near[positions], RELATED * nearness)
+    return np.where(exact > 0, exact, near)
+
+
+def words_score(
+    frequencies: Mapping[str, Array], weights: Mapping[str, float], lengths: Array, follows: Array
+) -> Array:
+    """BM25 of each turn and of the turns around it, each spread to at most 1, half and half, [turns].
+
+    frequencies: of each query term how often it stands in each turn, [turns]. follows: whether a turn comes right after
+    the one before it in the array.
+    """
+    run = np.cumsum(~follows)
+    if len(lengths) <= SIDE_BY_SIDE:
+        table = np.array([frequencies[term] for term in weights], float)
+        counts = np.array(list(weights.values()))
+        scores = _table_bm25(table, counts, lengths), _table_bm25(_around(table, run), counts, _around(lengths, run))
+    else:
+        scores = _term_by_term(frequencies, weights, lengths, run)
+    found: Array = sum(score / max(score.max(), 1e-9) for score in scores) / 2
+    return found
+
+
+def _term_by_term(
+    frequencies: Mapping[str, Array], weights: Mapping[str, float], lengths: Array, run: Array
+) -> tuple[Array, Array]:
+    among = {term: _counted(_around(frequency, run)) for term, frequency in frequencies.items()}
+    alone = {term: _counted(frequency) for term, frequency in frequencies.items()}
+    return bm25(alone, weights, lengths), bm25(among, weights, _around(lengths, run))
+
+
+def _table_bm25(table: Array, weights: Array, lengths: Array) -> Array:
+    """The same as `bm25` for all terms at once. table: how often, [terms, turns]. weights: [terms]."""
+    norm = K1 * (1 - B + B * lengths / max(lengths.mean(), 1e-9))
+    having = (table > 0).sum(axis=1)
+    idf = np.log1p((len(lengths) - having + 0.5) / (having + 0.5))
+    scores: Array = ((weights * idf)[:, None] * table * (K1 + 1) / (table + norm)).sum(axis=0)
+    return scores
+
+
+def _around(values: Array, run: Array) -> Array:
+    """Sums over each turn and the `REACH` on either side that are of its run, [..., turns]."""
+    sums = values.astype(float)
+    for step in range(1, min(REACH, len(run) - 1) + 1):
+        together = run[step:] == run[:-step]
+        sums[..., step:] += values[..., :-step] * together
+        sums[..., :-step] += values[..., step:] * together
+    return sums
+
+
+def _counted(frequency: Array) -> tuple[Array, Array]:
+    [positions] = frequency.nonzero()
+    return positions, frequency[positions]
+
+
 def join(words: Array, meaning: Array | None, weight: float, follows: Array, speaks: Array) -> Array:
     """One score from all that is known of each turn, all [turns].
 
-    words: BM25. meaning: similarity to the query, NaN where a turn has no vector; None without an embedder.
+    words: `words_score`. meaning: similarity to the query, NaN where a turn has no vector; None without an embedder.
     weight: of meaning, 0 to 1. follows: whether a turn comes right after the one before it in the array.
     speaks: whether the question names its speaker.
     """

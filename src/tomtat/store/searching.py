@@ -1,26 +1,29 @@
 """Searching: what is searched, the scores of its turns, and the turns themselves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection, bindparam, select
 
+from tomtat.store.bags import Bags
 from tomtat.store.database import Ranges, Statement
 from tomtat.store.index import LEVELS, Terms, by, rounded, terms_of, waiting
 from tomtat.store.lines import Stretch
 from tomtat.store.packing import lengths_of
-from tomtat.store.ranking import Array, best, bm25, join
+from tomtat.store.ranking import Array, best, frequency_of, join, words_score
 from tomtat.store.schema import key_of, place_of, segments, turns
 from tomtat.store.segments import SEGMENT_TURNS
 from tomtat.store.tenant import Tenant
-from tomtat.store.turns import as_turns, rows_of
+from tomtat.store.turns import as_turns, rows_at, rows_of
 from tomtat.store.values import Hit
 from tomtat.store.vectors import Embedder, similarities
-from tomtat.text.terms import query_terms
+from tomtat.text.terms import query_terms, terms
 from tomtat.text.words import words
 
 _FEW_RANGES = 32
+
+Postings = Callable[[Connection, Sequence[str], Ranges], dict[str, Sequence[int]]]
 
 _between: tuple[Any, Any] = bindparam("low"), bindparam("high")
 _lengths_of_segments = Statement(
@@ -40,6 +43,10 @@ _vectors_of_rows = Statement(
 )
 
 
+_COUNTED = np.array([0, *map(rounded, range(1, LEVELS[-1] + 1))])
+"""Of each count what the index knows of it; larger ones are as the last."""
+
+
 class Searched(NamedTuple):
     """The turns that a search looks through, all [turns]."""
 
@@ -53,69 +60,121 @@ class Found(NamedTuple):
     """What the words of a query say about the turns searched."""
 
     searched: Searched
-    counts: dict[str, tuple[Array, Array]]
-    """Of each term: positions of the turns that have it, and how often."""
+    frequencies: dict[str, Array]
+    """Of each term how often it, or a relative of it, stands in each turn, [turns]."""
     by_speaker: Array
     """Positions of turns whose speaker the query names."""
+    speakers: frozenset[str]
+    """Who these are."""
+
+
+class Asked(NamedTuple):
+    """A query in the words of the index."""
+
+    terms: Mapping[str, float]
+    """What each counts."""
+    names: Sequence[str]
+    """All its words, each of which may name a speaker."""
+    related: Mapping[str, Mapping[str, float]]
+    """Of a word its relatives, as terms, and how near each is."""
+
+    def relatives(self, speakers: Set[str]) -> dict[str, dict[str, float]]:
+        """Of a term the relatives of its words, but for those that name a speaker: Will is no wish."""
+        found: dict[str, dict[str, float]] = {}
+        for word, relatives in self.related.items():
+            if word not in speakers:
+                of_term = found.setdefault(terms(word)[0], {})
+                for relative, nearness in relatives.items():
+                    of_term[relative] = max(of_term.get(relative, 0.0), nearness)
+        return {term: relatives for term, relatives in found.items() if term in self.terms}
 
 
 def search(
-    tenant: Tenant, connection: Connection, query: str, where: Sequence[Stretch], limit: int, embedder: Embedder | None
+    tenant: Tenant, connection: Connection, query: str, where: Sequence[Stretch], limit: int, embedder: Embedder | None,
+    bags: Bags,
 ) -> list[Hit]:  # fmt: skip
     """The best turns of all stretches, best first."""
     where = sorted(where, key=lambda stretch: stretch.keys)
-    weights, names = query_terms(query), list(dict.fromkeys(words(query)))
-    if not where or not weights:
+    if tenant.is_sealed:
+        embedder = None
+    asked = Asked(query_terms(query), list(dict.fromkeys(words(query))), embedder.related(query) if embedder else {})
+    if not where or not asked.terms:
         return []
-    look = _read_all if tenant.is_sealed else _look_up
-    searched, counts, by_speaker = look(tenant, connection, where, list(weights), names)
+    known = bags.read(tenant, connection, where) or (_read_all(tenant, connection, where) if tenant.is_sealed else None)
+    found = _look_in_memory(known, asked) if known else _look_up(tenant, connection, where, asked)
+    searched, frequencies, by_speaker, speakers = found
     if not len(searched.keys):
         return []
     meaning, weight = None, 0.0
-    if embedder is not None and not tenant.is_sealed:
+    if embedder is not None:
         weight = embedder.weight(query)
-        meaning = _similarities(connection, where, searched, embedder.embed([query])[0], embedder.width)
+        [vector] = embedder.embed([without(query, speakers)])
+        meaning = _similarities(connection, where, searched, vector, embedder.width)
     follows = np.diff(searched.keys, prepend=searched.keys[0]) == 1
     speaks = np.zeros(len(searched.keys))
     speaks[by_speaker] = 1
-    scores = join(bm25(counts, weights, searched.lengths), meaning, weight, follows, speaks)
+    scores = join(words_score(frequencies, asked.terms, searched.lengths, follows), meaning, weight, follows, speaks)
     chosen = best(scores, limit)
     return _hits(tenant, connection, where, [int(searched.keys[n]) for n in chosen], [float(scores[n]) for n in chosen])
 
 
-def _look_up(
-    tenant: Tenant, connection: Connection, where: Sequence[Stretch], asked: Sequence[str], names: Sequence[str]
-) -> Found:  # fmt: skip
+def without(query: str, speakers: Set[str]) -> str:
+    """A question as it is embedded: without the speakers it names, who are in every turn of theirs and drown what is
+    asked. One of nothing else stays whole."""
+    return " ".join(part for part in query.split() if speakers.isdisjoint(words(part))) or query
+
+
+def _look_up(tenant: Tenant, connection: Connection, where: Sequence[Stretch], asked: Asked) -> Found:
     """From the index, and from the turns that it hasn't got yet."""
     ranges: Ranges = [stretch.keys for stretch in where]
     postings = tenant.db.backend.postings
     # Few turns wait, however many are searched: one look at all of them beats a look into each conversation.
     new = waiting(tenant, connection, ranges if len(ranges) <= _FEW_RANGES else [(ranges[0][0], ranges[-1][1])])
     searched = _searched(connection, where, {key: its_terms.length for key, its_terms in new.items()})
-    has = postings(connection, [*asked, *map(by, names)], ranges)
-    frequencies = {term: np.zeros(len(searched.keys), np.int64) for term in asked}
-    for term in asked:
-        frequencies[term][_positions(searched.keys, has[term])] = 1
-    often = [term for term in asked if frequencies[term].any()]
+    has = postings(connection, list(asked.terms), ranges)
+    spoken = postings(connection, [by(name) for name in asked.names], ranges)
+    speaking = {name: list(spoken[by(name)]) for name in asked.names}
+    for key, its_terms in new.items():
+        if its_terms.speaker in speaking:
+            speaking[its_terms.speaker].append(key)
+    speakers = frozenset(name for name, keys in speaking.items() if keys)
+    exact = _exact(connection, postings, asked.terms, has, ranges, searched.keys, new)
+    relatives = asked.relatives(speakers)
+    wanted = {relative for some in relatives.values() for relative in some} - has.keys()
+    has |= postings(connection, sorted(wanted), ranges) if wanted else {}
+    turns_with = {
+        relative: _positions(
+            searched.keys, [*has[relative], *(key for key, its_terms in new.items() if relative in its_terms.counts)]
+        )
+        for some in relatives.values()
+        for relative in some
+    }
+    frequencies = {term: frequency_of(exact[term], relatives.get(term, {}), turns_with) for term in asked.terms}
+    by_speaker = _positions(searched.keys, [key for keys in speaking.values() for key in keys])
+    return Found(searched, frequencies, by_speaker, speakers)
+
+
+def _exact(
+    connection: Connection, postings: Postings, asked: Iterable[str], has: Mapping[str, Sequence[int]], ranges: Ranges,
+    keys: Array, new: Mapping[int, Terms],
+) -> dict[str, Array]:  # fmt: skip
+    """How often each term itself stands in each turn."""
+    frequencies = {term: np.zeros(len(keys), np.int64) for term in asked}
+    for term, frequency in frequencies.items():
+        frequency[_positions(keys, has[term])] = 1
+    often = [term for term, frequency in frequencies.items() if frequency.any()]
     for level in LEVELS:
         # Few terms stand twice in a turn and hardly any three times: a level is asked only for what reached the last.
         again = postings(connection, [f"{term}~{level}" for term in often], ranges) if often else {}
         often = [term for term in often if len(again[f"{term}~{level}"])]
         for term in often:
-            frequencies[term][_positions(searched.keys, again[f"{term}~{level}"])] = level
+            frequencies[term][_positions(keys, again[f"{term}~{level}"])] = level
     for key, its_terms in new.items():
-        for term in asked:
+        place = _positions(keys, [key])  # once: a question may have many words, and each turn most of them
+        for term, frequency in frequencies.items():
             if term in its_terms.counts:
-                frequencies[term][_positions(searched.keys, [key])] = rounded(its_terms.counts[term])
-    counts = {term: _counted(frequency) for term, frequency in frequencies.items()}
-    speaking = [key for name in names for key in has[by(name)]]
-    speaking += [key for key, its_terms in new.items() if its_terms.speaker in names]
-    return Found(searched, counts, _positions(searched.keys, speaking))
-
-
-def _counted(frequency: Array) -> tuple[Array, Array]:
-    [positions] = frequency.nonzero()
-    return positions, frequency[positions]
+                frequency[place] = rounded(its_terms.counts[term])
+    return frequencies
 
 
 def _positions(keys: Array, some: Sequence[int]) -> Array:
@@ -182,35 +241,51 @@ def _similarities(
     return found
 
 
-def _read_all(
-    tenant: Tenant, connection: Connection, where: Sequence[Stretch], asked: Sequence[str], names: Sequence[str]
-) -> Found:  # fmt: skip
+def _look_in_memory(known: tuple[list[int], list[Terms]], asked: Asked) -> Found:
+    """From the terms of each turn."""
+    keys, bags = known
+    counts = np.array([[bag.counts.get(term, 0) for bag in bags] for term in asked.terms], np.int64)
+    frequencies = dict(zip(asked.terms, _COUNTED[np.minimum(counts, len(_COUNTED) - 1)], strict=True))
+    names = set(asked.names)
+    speaking = [(number, bag.speaker) for number, bag in enumerate(bags) if bag.speaker in names]
+    speakers = frozenset(name for _, name in speaking if name)
+    relatives = asked.relatives(speakers)
+    turns_with = {
+        relative: np.array([number for number, bag in enumerate(bags) if relative in bag.counts], np.int64)
+        for some in relatives.values()
+        for relative in some
+    }
+    return Found(
+        Searched(np.array(keys, np.int64), np.array([bag.length for bag in bags], np.int64)),
+        frequencies
+        | {term: frequency_of(frequencies[term], related, turns_with) for term, related in relatives.items()},
+        np.array([number for number, _ in speaking], np.int64),
+        speakers,
+    )
+
+
+def _read_all(tenant: Tenant, connection: Connection, where: Sequence[Stretch]) -> tuple[list[int], list[Terms]]:
     """What a sealed store does: an index would hold its words for all to read, so each turn is opened and read."""
     bags: dict[int, Terms] = {}
     for stretch in where:
         for row in rows_of(tenant, connection, stretch):
             key = key_of(stretch.line.number, row.seq)
             bags[key] = tenant.found_terms.get(key, lambda row=row: terms_of(row.message()))  # type: ignore[misc]
-    keys = np.array(list(bags), np.int64)
-    lengths = np.array([bag.length for bag in bags.values()], np.int64)
-    counts = {
-        term: _counted(
-            np.array([rounded(bag.counts[term]) if term in bag.counts else 0 for bag in bags.values()], np.int64)
-        )
-        for term in asked
-    }
-    speaking = np.array([number for number, bag in enumerate(bags.values()) if bag.speaker in names], np.int64)
-    return Found(Searched(keys, lengths), counts, speaking)
+    return list(bags), list(bags.values())
 
 
 def _hits(
     tenant: Tenant, connection: Connection, where: Sequence[Stretch], keys: Sequence[int], scores: Sequence[float]
 ) -> list[Hit]:  # fmt: skip
     lines = {stretch.line.number: stretch.line for stretch in where}
+    places: dict[int, list[int]] = {}
+    for number, seq in map(place_of, keys):
+        places.setdefault(number, []).append(seq)
+    rows = {number: rows_at(tenant, connection, lines[number], seqs) for number, seqs in places.items()}
     hits = []
     for key, score in zip(keys, scores, strict=True):
         number, seq = place_of(key)
         line = lines[number]
-        rows = rows_of(tenant, connection, Stretch(line, seq, seq))
-        hits += [Hit(line.conversation, turn, score) for turn in as_turns(rows, line.branch)]
+        found = [rows[number][seq]] if seq in rows[number] else []
+        hits += [Hit(line.conversation, turn, score) for turn in as_turns(found, line.branch)]
     return hits

@@ -4,6 +4,7 @@ that do it."""
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, distinct, func, select
 from tomtat.errors import StoreError
 from tomtat.store import checking, deriving, erasing, exchange, lines, searching
 from tomtat.store.appending import Outcome, append, named, shape
+from tomtat.store.bags import Bags
 from tomtat.store.database import Database, Durability
 from tomtat.store.embedding import embed_waiting, is_ready
 from tomtat.store.index import BATCH, index_waiting, waiting_count
@@ -39,8 +41,9 @@ def open_store(
     place: a SQLite file, or an address like `postgresql://user@host/database`; `$TOMTAT_STORE` or `store.db` in the
     user's data directory where not given. embedder: makes searches find what says the same in other words. Vectors are
     made by `tidy`, and when the store is closed. durability: `full`: what `append` has returned from survives a power
-    cut. `normal`: it survives every kill of the process, but a power cut may cost the last moments; several times
-    faster on a slow disk. Nothing is ever damaged by either. key: 32 bytes to seal all content with;
+    cut. `soon`: it survives every kill of the process, and a power cut after a tenth of a second (half a second on
+    PostgreSQL), for it waits for no disk. `normal`: a power cut may cost the last moments. Nothing is ever damaged by
+    any of them. key: 32 bytes to seal all content with;
     `$TOMTAT_STORE_KEY` (base64) where not given. Decided when the store is made.
 
     Raises: StoreError where it can't be opened, is another program's, a newer tomtat's, or sealed with another key.
@@ -49,16 +52,26 @@ def open_store(
     return SqlStore(open_database(place or default_place(), durability, key), named(tenant, "tenant"), key, embedder)
 
 
+@dataclass(eq=False)
+class _Opened:
+    """What the stores of all tenants share that came from one."""
+
+    bags: Bags = field(default_factory=Bags)
+    is_touched: bool = False
+    """Something was appended in this process: closing tidies."""
+
+
 class SqlStore:
     def __init__(
-        self, db: Database, tenant: str, key: bytes | None, embedder: Embedder | None, owner: bool = True
+        self, db: Database, tenant: str, key: bytes | None, embedder: Embedder | None, opened: "_Opened | None" = None
     ) -> None:
-        self._db, self._key, self._owner = db, key, owner
+        """opened: by another tenant's store, which closes the database."""
+        self._db, self._key, self._owner = db, key, opened is None
+        self._opened = opened or _Opened()
         self._tenant = Tenant(db, tenant, key)
         self._embedder = embedder if key is None else None
+        self._bags = self._opened.bags
         self._since_indexed = 0
-        self._touched: set[tuple[str, int]] = set()
-        """Branches that this process appended to: closing packs them."""
         self._lock = threading.Lock()
 
     @property
@@ -107,10 +120,10 @@ class SqlStore:
             lines.require(connection, self._tenant.name, conversation)
             return list(lines.describe(lines.all_of(connection, self._tenant.name, conversation)))
 
-    def locate(self, messages: Sequence[AnyMessage]) -> Located | None:
+    def locate(self, messages: Sequence[AnyMessage], *, prefix: str = "") -> Located | None:
         said = [one.canonical for one in shape(messages)]
         with self._db.read() as connection:
-            return lines.locate(connection, self._tenant.name, self._tenant.chains(START, said))
+            return lines.locate(connection, self._tenant.name, self._tenant.chains(START, said), prefix)
 
     # -- search
 
@@ -126,7 +139,7 @@ class SqlStore:
         with self._db.read() as connection:
             embedder = self._embedder if self._embedder and is_ready(connection, self._embedder) else None
             where = self._stretches(connection, conversation, branch, last, user)
-            return searching.search(self._tenant, connection, query, where, limit, embedder)
+            return searching.search(self._tenant, connection, query, where, limit, embedder, self._bags)
 
     def _stretches(
         self, connection: Connection, conversation: str | None, branch: int | None, last: int | None, user: str | None
@@ -144,11 +157,14 @@ class SqlStore:
 
     def attach(
         self, conversation: str, span: Span, kind: str, value: Any, *, branch: int | None = None,
-        expected: int | None = None,
+        expected: int | None = None, number: int | None = None, alone: bool = False,
     ) -> Derived:  # fmt: skip
         named(kind, "kind")
         with self._db.write() as connection:
-            return deriving.attach(self._tenant, connection, conversation, span, kind, value, branch, expected)
+            return deriving.attach(
+                self._tenant, connection, conversation, span, kind, value, branch, expected,
+                number=number, alone=alone,
+            )  # fmt: skip
 
     def derived(
         self, conversation: str, *, branch: int | None = None, kind: str | None = None, covering: int | None = None,
@@ -163,7 +179,9 @@ class SqlStore:
     def erase(self, *, conversation: str | None = None, user: str | None = None) -> Receipt:
         if (conversation is None) == (user is None):
             raise StoreError("Say what to erase: one conversation, or one user.")
-        return erasing.erase(self._tenant, conversation, user)
+        receipt = erasing.erase(self._tenant, conversation, user)
+        self._bags.clear()
+        return receipt
 
     def export(self, *, conversation: str | None = None, user: str | None = None) -> Iterator[dict[str, Any]]:
         if conversation is not None:
@@ -201,7 +219,9 @@ class SqlStore:
             )
 
     def check(self, *, repair: bool = False) -> Health:
-        return checking.check(self._db, self._as_tenant, repair)
+        health = checking.check(self._db, self._as_tenant, repair)
+        self._bags.clear()
+        return health
 
     def tidy(self) -> None:
         if self._key is None:
@@ -216,13 +236,13 @@ class SqlStore:
         self._db.shrink()
 
     def for_tenant(self, tenant: str) -> Self:
-        return type(self)(self._db, named(tenant, "tenant"), self._key, self._embedder, owner=False)
+        return type(self)(self._db, named(tenant, "tenant"), self._key, self._embedder, self._opened)
 
     def close(self) -> None:
         """Tidy what this process has written, and let go of the files."""
         try:
-            if self._touched:
-                self._touched.clear()
+            if self._opened.is_touched:
+                self._opened.is_touched = False
                 # Where that fails, say on a full disk, all that was appended is stored, and the next may do it.
                 with suppress(StoreError):
                     self.tidy()
@@ -242,7 +262,7 @@ class SqlStore:
         line, new = outcome.line, outcome.appended.new
         if not new:
             return
-        self._touched.add((self._tenant.name, line.number))
+        self._opened.is_touched = True
         if line.last - line.packed >= PACK_AT:
             self._pack(self._tenant.name, line.number, KEEP_ROWS)
         self._since_indexed += new

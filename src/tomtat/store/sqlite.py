@@ -29,6 +29,8 @@ MERGE_PAGES = 2000
 MANY_PIECES = 8
 ROWS_A_LOOK = 20
 """What one more look into the index takes, in rows read."""
+TERMS_A_LOOK = 64
+"""FTS5 takes some hundred in one question."""
 FEW_RANGES = 64
 """Up to here each range is looked up; beyond, a term's turns between the first and the last are taken."""
 _CHECKPOINT_SECONDS = 5.0
@@ -103,18 +105,22 @@ class Sqlite:
         # The driver's own cursor: a search asks this some fifty times, and SQLAlchemy's share would be most of it.
         execute = connection.connection.driver_connection.execute  # type: ignore[union-attr]
 
-        def look(term: str, low: int, high: int, limit: int = -1) -> list[int]:
+        def look(matched: str, low: int, high: int, limit: int = -1) -> list[int]:
             query = "SELECT rowid FROM terms WHERE terms MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?"
-            return [key for (key,) in execute(query, (f'"{term}"', low, high, limit))]
+            return [key for (key,) in execute(query, (matched, low, high, limit))]
 
         whole, few = (ranges[0][0], ranges[-1][1]), ROWS_A_LOOK * len(ranges)
         found: dict[str, Sequence[int]] = {}
-        for term in terms:
+        # Speakers' names and terms that stand in a turn many times are mostly nowhere: one look tells of all of them.
+        quoted = [f'"{term}"' for term in terms]
+        if 1 < len(terms) <= TERMS_A_LOOK and not look(" OR ".join(quoted), *whole, 1):
+            return dict.fromkeys(terms, ())
+        for term, query in zip(terms, quoted, strict=True):
             # Most words stand in few turns: to take them all is less work than to look into each range.
-            keys = look(term, *whole, few) if len(ranges) > 1 else []
+            keys = look(query, *whole, few) if len(ranges) > 1 else []
             if len(ranges) == 1 or len(keys) == few:
                 some = ranges if len(ranges) <= FEW_RANGES else [whole]
-                keys = [key for low, high in some for key in look(term, low, high)]
+                keys = [key for low, high in some for key in look(query, low, high)]
             found[term] = keys
         return found
 

@@ -1,7 +1,7 @@
 """Reading turns, wherever they lie: the newest as rows, older ones in segments."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
@@ -13,6 +13,9 @@ from tomtat.store.schema import key_of, place_of, segments, turns
 from tomtat.store.segments import Row, message_from, pack, unpack
 from tomtat.store.tenant import Tenant
 from tomtat.store.values import Damaged, Turn
+
+FEW_ROWS = 8
+"""More are read with those between them, of which there are never many."""
 
 _between = turns.c.key.between(bindparam("low"), bindparam("high"))
 _rows = Statement(
@@ -63,6 +66,27 @@ def rows_of(tenant: Tenant, connection: Connection, stretch: Stretch) -> list[Ro
                 for key, at, role, content, rest, _ in _rows(connection, low=low, high=high)
             ]
     return found
+
+
+def rows_at(tenant: Tenant, connection: Connection, line: Line, places: Iterable[int]) -> dict[int, Row]:
+    """The turns at some places, by place; each segment is opened once, however many of them lie in it.
+
+    Raises: Damaged.
+    """
+    wanted = sorted(set(places))
+    packed, fresh = [seq for seq in wanted if seq <= line.packed], [seq for seq in wanted if seq > line.packed]
+    found: dict[int, Row] = {}
+    among = set(packed)
+    while packed:
+        end = packed[0]  # where nothing is, it was set aside
+        for segment in segments_of(connection, line.number, packed[0], packed[0]):
+            found |= {row.seq: row for row in open_segment(tenant, segment, line.conversation) if row.seq in among}
+            end = segment.last
+        packed = [seq for seq in packed if seq > end]
+    stretches_of_rows = [(fresh[0], fresh[-1])] if len(fresh) > FEW_ROWS else [(seq, seq) for seq in fresh]
+    for first, last in stretches_of_rows:
+        found |= {row.seq: row for row in rows_of(tenant, connection, Stretch(line, first, last))}
+    return {seq: found[seq] for seq in wanted if seq in found}
 
 
 def turns_of(tenant: Tenant, connection: Connection, stretch: Stretch) -> list[Turn]:

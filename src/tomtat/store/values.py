@@ -54,6 +54,8 @@ class Branch:
     """Place of its newest turn; 0 while empty."""
     user: str | None
     created: float
+    number: int
+    """Never given twice, not even after an erasure: tells this line from one of its name that is begun later."""
     forked_from: int | None = None
     forked_after: int | None = None
     """The last place it shares with `forked_from`."""
@@ -61,13 +63,14 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The turns from `first` to `last`, both included, as one branch sees them."""
+    """The turns from `first` to `last`, both included, as one branch sees them; from 0 to 0, none of them: what is
+    said of a conversation as a whole."""
 
     first: int
     last: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first <= self.last:
+        if not (1 <= self.first <= self.last or self.first == self.last == 0):
             raise StoreError(
                 f"A span runs from a place of at least 1 to one not before it, not {self.first} to {self.last}."
             )

@@ -4,7 +4,7 @@ The store knows no model: whoever opens it may hand it an `Embedder`. Turns keep
 keeps its numbers, which is why so little is lost: joined with BM25, signs find what whole vectors find.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,9 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Array:
         """[texts, width], each of length 1."""
+
+    def related(self, query: str) -> Mapping[str, Mapping[str, float]]:
+        """Of a query's words those that mean something near it, as terms of the index, with how near (0 to 1)."""
 
     def weight(self, query: str) -> float:
         """How far to trust it beside BM25 for this query, 0 to 1: less in languages it has not learned."""

@@ -186,3 +186,19 @@ def test_an_index_that_lost_turns_is_found_and_made_anew(subject: Subject, place
         assert store.search("kite", conversation="chat")[0].turn.seq == 1
         assert store.search("parrot", conversation="chat")[0].turn.seq == 302
         assert store.check().is_sound
+
+
+def test_things_are_made_from_spans_over_and_after_what_was_set_aside(subject: Subject, place: str) -> None:
+    damage = needs(subject, Damages).damage
+    with subject.open(place) as store:
+        store.append("chat", chat(400))
+        store.tidy()
+    damage(place, "chat", 100)
+
+    with subject.open(place) as store:
+        store.check(repair=True)
+        for last in (100, 140, 200, 399):
+            store.attach("chat", Span(90, last), "summary", last)
+
+        assert [one.value for one in store.derived("chat")] == [100, 140, 200, 399]
+        assert store.check().is_sound

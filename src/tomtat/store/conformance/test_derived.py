@@ -169,9 +169,60 @@ def test_turns_appended_later_leave_what_is_derived_alone(subject: Subject, plac
         assert store.check().is_sound
 
 
+def test_of_things_that_follow_one_another_only_one_begins_at_a_turn(store: Store) -> None:
+    store.append("chat", chat(10))
+    store.attach("chat", Span(1, 4), "fold", "first", alone=True)
+
+    for last in (3, 4, 9):
+        with pytest.raises(Conflict):
+            store.attach("chat", Span(1, last), "fold", "late", alone=True)
+    store.attach("chat", Span(5, 9), "fold", "next", alone=True)
+    store.attach("chat", Span(1, 9), "other", "of another kind", alone=True)
+    store.attach("chat", Span(1, 9), "fold", "not asked to be alone")
+
+    assert kinds(store.derived("chat", kind="fold")) == [("fold", 1, 4), ("fold", 5, 9), ("fold", 1, 9)]
+
+
+def test_what_began_before_a_fork_is_alone_on_both_branches_and_after_it_on_its_own(store: Store) -> None:
+    store.append("chat", chat(10))
+    store.attach("chat", Span(1, 4), "fold", "shared", alone=True)
+    store.attach("chat", Span(5, 9), "fold", "old way", alone=True)
+    store.append("chat", [*chat(6), says("edited"), *chat(3, "then")], after=0, fork=True)
+
+    with pytest.raises(Conflict):
+        store.attach("chat", Span(1, 7), "fold", "late", alone=True)
+    store.attach("chat", Span(5, 8), "fold", "new way", alone=True)
+
+    assert [one.value for one in store.derived("chat", kind="fold")] == ["shared", "new way"]
+
+
 @pytest.mark.parametrize("kind", ["", "a\0b", "x" * 513, None])
 def test_a_kind_that_is_none_is_refused(store: Store, kind: str) -> None:
     store.append("chat", chat(2))
 
     with pytest.raises(StoreError):
         store.attach("chat", Span(1, 2), kind, "x")
+
+
+def test_what_is_said_of_a_whole_conversation_needs_no_turn_and_is_seen_from_all_branches(store: Store) -> None:
+    store.append("chat", [])
+    store.attach("chat", Span(0, 0), "metadata", {"topic": "demo"})
+    store.append("chat", chat(8))
+    store.append("chat", chat(3)[1:], after=0, fork=True)
+    second = store.attach("chat", Span(0, 0), "metadata", {"topic": "other"}, expected=1)
+    with pytest.raises(Conflict):
+        store.attach("chat", Span(0, 0), "metadata", "late", expected=1)
+
+    assert [line.branch for line in store.branches("chat")] == [0, 1]
+    assert store.derived("chat", covering=0) == store.derived("chat", branch=0, covering=0) == [second]
+    assert store.derived("chat", kind="summary", covering=0) == []
+    assert store.derived("chat") == store.derived("chat", covering=1) == []
+    assert store.erase(conversation="chat").derived == 1
+
+
+def test_what_is_said_of_a_whole_conversation_moves_with_it(store: Store) -> None:
+    store.append("chat", [])
+    store.attach("chat", Span(0, 0), "metadata", {"topic": "demo"})
+    other = store.for_tenant("other")
+    other.import_(list(store.export()))
+    assert [one.value for one in other.derived("chat", covering=0)] == [{"topic": "demo"}]

@@ -6,7 +6,7 @@ from tomtat.errors import StoreError
 from tomtat.store.base import Store
 from tomtat.store.conformance.fixtures import Messages, chat, messages, says
 from tomtat.store.conformance.subject import LooksForRemains, Subject, needs
-from tomtat.store.values import Span, UnknownConversation
+from tomtat.store.values import Conflict, Span, UnknownConversation
 
 NEEDLE = "q7zx93kw41mv08"
 """A word that stands nowhere else, with digits in it, so that an index has it whole."""
@@ -131,6 +131,45 @@ def test_a_late_worker_attaches_nothing_to_an_erased_conversation(subject: Subje
 
         assert list(store.conversations()) == []
         assert store.stats().derived == 0
+
+
+def test_what_was_made_from_an_erased_conversation_does_not_come_to_one_of_its_name(store: Store) -> None:
+    store.append("chat", chat(10))
+    [read] = store.branches("chat")
+    store.erase(conversation="chat")
+    store.append("chat", [says("Something else entirely.")] * 12)
+
+    with pytest.raises(Conflict):
+        store.attach("chat", Span(1, 10), "summary", "of what was erased", number=read.number)
+
+    assert store.derived("chat") == []
+    [now] = store.branches("chat")
+    store.attach("chat", Span(1, 10), "summary", "of what is there", number=now.number)
+    assert [one.value for one in store.derived("chat")] == ["of what is there"]
+
+
+def test_a_shorter_conversation_of_the_same_name_is_a_conflict_and_no_wrong_span(store: Store) -> None:
+    store.append("chat", chat(10))
+    [read] = store.branches("chat")
+    store.erase(conversation="chat")
+    store.append("chat", chat(3))
+
+    with pytest.raises(Conflict):
+        store.attach("chat", Span(1, 10), "summary", "of what was erased", number=read.number)
+
+
+def test_a_conversation_imported_again_is_another_one_though_its_times_are_the_same(store: Store) -> None:
+    store.append("chat", chat(10))
+    rows, [before] = list(store.export(conversation="chat")), store.branches("chat")
+    store.erase(conversation="chat")
+    rows[2] = {**rows[2], "message": says("Something else entirely.")}
+    store.import_(rows)
+
+    [after] = store.branches("chat")
+    assert (after.created, store.history("chat", newest=1)[0].at) == (before.created, rows[-1]["at"])
+    assert after.number != before.number
+    with pytest.raises(Conflict):
+        store.attach("chat", Span(1, 10), "summary", "of what was erased", number=before.number)
 
 
 def test_the_name_can_be_used_anew_and_knows_nothing_of_what_was(store: Store) -> None:

@@ -31,6 +31,17 @@ def test_the_longest_beginning_wins(store: Store) -> None:
     assert found == Located("long", 0, 8)
 
 
+def test_a_history_is_located_among_conversations_whose_names_begin_as_asked(store: Store) -> None:
+    for name in ("~found", "named", "Đặt vé", "订票"):
+        store.append(name, chat(4))
+    store.append("Đặt vé", chat(8)[4:])
+
+    assert store.locate(chat(8), prefix="~") == Located("~found", 0, 4)
+    assert store.locate(chat(4), prefix="na") == Located("named", 0, 4)
+    assert store.locate(chat(4), prefix="%") is None
+    assert store.locate(chat(8)) == Located("Đặt vé", 0, 8)
+
+
 def test_a_branch_is_located_by_its_own_end(store: Store) -> None:
     store.append("a", chat(6))
     edited = [*chat(3), says("edited"), says("then")]

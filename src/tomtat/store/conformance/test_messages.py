@@ -149,3 +149,16 @@ def test_what_the_caller_changes_afterwards_does_not_change_what_is_stored(store
     message["content"] = "Goodbye"
 
     assert messages(store.history("chat")) == [says("Hello", tags=["a"])]
+
+
+def test_calls_of_the_older_form_are_found_by_their_name_and_arguments(store: Store) -> None:
+    store.append(
+        "chat", [says(None, "assistant", function_call={"name": "find_order", "arguments": '{"id": "LM-48213"}'})]
+    )
+    store.append("chat", chat(20))
+
+    for indexed in (False, True):
+        if indexed:
+            store.tidy()
+        for query in ("LM-48213", "find order"):
+            assert [hit.turn.seq for hit in store.search(query, conversation="chat", limit=1)] == [1]

@@ -1,0 +1,143 @@
+"""Terms of short chats that are searched, kept in memory.
+
+The index is asked for each term of a query, some fifty times a search; in a chat of some hundred turns, such as a
+server sees at every request, a look into each turn's own terms is several times less work. Longer ones have the index.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from tomtat.store.index import Terms, terms_of
+from tomtat.store.lines import Line, Stretch
+from tomtat.store.schema import key_of
+from tomtat.store.tenant import Tenant
+from tomtat.store.turns import rows_of
+from tomtat.store.values import Damaged
+
+MOST_TURNS = 1000
+"""Of a search."""
+MOST_LINES = 8
+READ_AT_ONCE = 128
+"""Turns that one search may read for this; where more are unknown, the next one goes on and this one asks the index."""
+KEPT_TURNS = 16_384
+"""Of all chats together: about 40 MB."""
+
+
+@dataclass(eq=False)
+class _Known:
+    """Of a line's turns from its first one on."""
+
+    last: int
+    """Place up to which they have been read."""
+    keys: list[int] = field(default_factory=list)
+    bags: list[Terms] = field(default_factory=list)
+
+
+class Bags:
+    """Of all tenants of a database: lines' numbers are never given twice in it. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._turns = 0
+        self._clears = 0
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self._turns = 0
+            self._clears += 1
+
+    def read(
+        self, tenant: Tenant, connection: Connection, where: Sequence[Stretch]
+    ) -> tuple[list[int], list[Terms]] | None:
+        """Keys, rising, and terms of all turns of these stretches; None where the index has less work.
+
+        where: by keys.
+        """
+        if len(where) > MOST_LINES or sum(last - first + 1 for _, first, last in where) > MOST_TURNS:
+            return None
+        if any(first != line.fork + 1 for line, first, _ in where):
+            return None
+        with self._lock:
+            unknown, clears = self._unknown(where), self._clears
+        # Outside the lock: a slow read keeps nobody waiting but its own search.
+        read = _read(tenant, connection, unknown)
+        with self._lock:
+            if clears == self._clears:  # else it may have been erased meanwhile
+                for stretch, keys, bags in read:
+                    self._take_in(stretch, keys, bags)
+            found = self._found(where)
+            self._make_room(len(where))
+        return found
+
+    def _unknown(self, where: Sequence[Stretch]) -> list[Stretch]:
+        """What one search may read of what is not known yet."""
+        unknown = []
+        left = READ_AT_ONCE
+        for line, _, last in where:
+            known = self._last(line)
+            end = min(last, known + left)
+            if end > known:
+                unknown.append(Stretch(line, known + 1, end))
+                left -= end - known
+            if end < last:
+                break
+        return unknown
+
+    def _last(self, line: Line) -> int:
+        """Place up to which it is known."""
+        return self._known[line.number].last if line.number in self._known else line.fork
+
+    def _take_in(self, stretch: Stretch, keys: list[int], bags: list[Terms]) -> None:
+        line, first, last = stretch
+        before = self._last(line)
+        if not first - 1 <= before < last:
+            return  # another search took in as much meanwhile, or what stood before these had to make room
+        new = bisect_right(keys, key_of(line.number, before))
+        known = self._known.setdefault(line.number, _Known(before))
+        known.keys += keys[new:]
+        known.bags += bags[new:]
+        known.last = last
+        self._turns += len(keys) - new
+
+    def _found(self, where: Sequence[Stretch]) -> tuple[list[int], list[Terms]] | None:
+        """None where not all is known. What is looked for counts as used now."""
+        keys: list[int] = []
+        bags: list[Terms] = []
+        for line in (line for line, _, _ in where if line.number in self._known):
+            self._known.move_to_end(line.number)
+        for line, _, last in where:
+            if self._last(line) < last:
+                return None
+            known = self._known[line.number]
+            count = bisect_right(known.keys, key_of(line.number, last))
+            keys += known.keys[:count]
+            bags += known.bags[:count]
+        return keys, bags
+
+    def _make_room(self, used: int) -> None:
+        """used: lines, the last ones, which stay."""
+        while self._turns > KEPT_TURNS and len(self._known) > used:
+            _, oldest = self._known.popitem(last=False)
+            self._turns -= len(oldest.keys)
+
+
+def _read(
+    tenant: Tenant, connection: Connection, unknown: Sequence[Stretch]
+) -> list[tuple[Stretch, list[int], list[Terms]]]:
+    """Up to the first that is damaged: the index knows its terms all the same."""
+    read = []
+    for stretch in unknown:
+        try:
+            rows = rows_of(tenant, connection, stretch)
+        except Damaged:
+            break
+        keys = [key_of(stretch.line.number, row.seq) for row in rows]
+        read.append((stretch, keys, [terms_of(row.message()) for row in rows]))
+    return read
