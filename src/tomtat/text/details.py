@@ -49,7 +49,7 @@ _NUMBER = re.compile(r"(?<![A-Za-z\u00c0-\u024f\d_])\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"(?<!\w)[^\W\d_]\w*(?:['’-]\w+)*")
 _SENTENCE_ENDS = ".!?:\n\"'“”‘’(«»*-–—•"
 
-_OPENERS = frozenset(
+OPENERS = frozenset(
     """a about above according across after afterwards again against all almost along already also although always am
     among an and another any anyone anything apparently are as at back be because been before being below besides best
     better between both but by can cannot could currently despite did do does doing don't down during each either else
@@ -89,7 +89,7 @@ def _kind(word: str, opens: bool, source: "Details | None") -> Kind | None:
         base in _DATE_WORDS and word[0].isupper() and not (opens and base in ("may", "march", "sun", "sat"))
     ):
         return "date"
-    if not word[0].isupper() or len(word) < 2 or small in _OPENERS or base in _OPENERS:
+    if not word[0].isupper() or len(word) < 2 or small in OPENERS or base in OPENERS:
         return None
     if opens and (source is None or base in source.small_words or base.endswith(("ing", "ly"))):
         return None
