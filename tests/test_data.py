@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,17 @@ def test_a_runs_own_field_names_do_not_forbid_the_usual_ones(tmp_path: Path):
     assert [e.source for e in load(str(path), DataOptions("body", or_usual=True)).examples] == ["usual", "own"]
     with pytest.raises(DataError, match="'body'"):
         load(str(path), DataOptions("body"))
+
+
+def test_data_show_tells_lengths_and_shows_a_row(tomtat: Callable[..., Any], tmp_path: Path):
+    shown = tomtat("data", "show", "chats@test", "--row", "chat-003")
+    assert shown.code == 0
+    assert "30 rows" in shown.out
+    assert "turns" in shown.out
+    assert "Fact: " in shown.out
+    assert "chat-003" in tomtat("data", "show", "chats@test", "--row", 1).out
+    assert "long-01" in tomtat("data", "show", "chats:long").out
+    wrong = tomtat("data", "show", "chats@test", "--row", "chat-999")
+    assert (wrong.code, "no row 'chat-999'" in wrong.err) == (2, True)
+    texts = write_jsonl(tmp_path / "a.jsonl", [{"text": "Nothing but a text."}])
+    assert "Nothing but a text." in tomtat("data", "show", texts).out

@@ -11,18 +11,49 @@ from tomtat.errors import DataError
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a file: its value, or why it has none."""
+    """One row of a file, whatever its format: its value, or why it has none."""
 
     line: int
+    """Counted from 1, as `unit` says."""
     value: object = None
     problem: str | None = None
     raw: str = ""
+    """As it stands in its file, where that is text."""
     start: int = 0
-    """Byte of its file where the line begins."""
+    """Byte of its file where it begins; in other formats than JSON Lines only a measure of its length."""
     end: int = 0
     """Byte after the line and its line end."""
+    unit: str = "line"
+    """What is counted: `line`, `row`, `conversation`; empty where the row is the whole file."""
+    name: str = ""
+    """What the row is called where it has no id and is the whole file."""
+    place: str = ""
+    """Its file, in a source of several."""
+    file: str = ""
+    """The same, short, for ids."""
+
+    @property
+    def default_id(self) -> str:
+        if not self.unit:
+            return self.file or self.name
+        number = f"{self.unit}-{self.line}"
+        return f"{self.file}:{number}" if self.file else number
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Its file, if that is one of several, and its number there."""
+        return self.place, f"{self.unit} {self.line}" if self.unit else ""
+
+    def where(self, source: str) -> str:
+        place = self.place or source
+        return f"{place}, {self.unit} {self.line}" if self.unit else place
+
+    @property
+    def text(self) -> str:
+        """As it stands in its file, or as JSON where that is no text."""
+        return self.raw or json.dumps(self.value, ensure_ascii=False, default=str)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -69,17 +100,23 @@ def _parse(number: int, line: bytes) -> Row:
         return Row(number, problem=problem, raw=line.decode("utf-8", errors="replace"))
     try:
         value = json.loads(text)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return Row(number, value=value, raw=text)
+    except (ValueError, RecursionError) as error:
+        return Row(number, problem=json_problem(error), raw=text)
+    return Row(number, value, halved_character(text, value), raw=text)
+
+
+def json_problem(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON ({error.msg} at column {error.colno}). Is the line cut, or the file not JSON Lines?"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number too long to read"
+
+
+def halved_character(text: str, value: object) -> str | None:
+    """The problem of a text that no file can hold, if there is one; JSON has ways to write it."""
+    if "\\u" not in text:
+        return None
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return Row(
-            number, problem="half of a surrogate pair in a text (an emoji cut in two). Repair or drop it", raw=text
-        )
-    except json.JSONDecodeError as error:
-        problem = f"not valid JSON ({error.msg} at column {error.colno}). Is the line cut, or the file not JSON Lines?"
-        return Row(number, problem=problem, raw=text)
-    except ValueError:
-        return Row(number, problem="a number too long to read", raw=text)
-    except RecursionError:
-        return Row(number, problem="nested too deeply", raw=text)
+        return "half of a surrogate pair in a text (an emoji cut in two). Repair or drop it"
+    return None

@@ -1,13 +1,25 @@
 """One row, as people's files have them, into an Example; or the reason why not."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from tomtat.data.shapes import is_message, openai_message, unwrapped
+from tomtat.errors import DataError
 from tomtat.types import Example, Fact, Message, Source, ToolCall
 
-SOURCE_FIELDS = ("article", "dialogue", "document", "text", "messages")
-SUMMARY_FIELDS = ("highlights", "summary", "summaries", "references")
+SOURCE_FIELDS = (
+    "article", "dialogue", "document", "text", "messages", "conversations", "conversation", "transcript", "dialog",
+    "chat", "turns", "content", "body", "source", "input", "prompt",
+)  # fmt: skip
+"""Columns with the text to summarize; the first that a row has is taken."""
+
+SUMMARY_FIELDS = (
+    "references", "summaries", "highlights", "summary", "reference", "abstract", "tldr", "tl;dr", "target", "output",
+    "response", "completion", "section_text",
+)  # fmt: skip
+"""Columns with the summary. `references` and `summaries` win over the single `summary` they repeat."""
 
 
 class BadRow(Exception):
@@ -23,6 +35,8 @@ def to_example(
     or_usual: bool = False,
 ) -> Example:
     """Raises BadRow. With `or_usual` the usual names serve where a row has not the field that was asked for."""
+    if not (isinstance(row, Mapping) and source_field in row):
+        row = unwrapped(row)
     if not isinstance(row, Mapping):
         raise BadRow(f"a row must be an object with named fields, found {_kind(row)}")
     if or_usual:
@@ -42,9 +56,30 @@ def _pick(row: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], wha
     for name in (asked,) if asked else usual:
         if name in row:
             return name
+    if not asked and (alike := _alike(row, usual)):
+        return alike[0]
     found = ", ".join(str(name) for name in row) or "nothing"
     wanted = repr(asked) if asked else "one of " + ", ".join(usual)
     raise BadRow(f"no field with the {what} ({wanted}; found {found}). Name it in the setting {setting}")
+
+
+def is_usual(name: object) -> bool:
+    """Whether a column is one that is known by its name."""
+    return str(name).strip().lower() in (*SOURCE_FIELDS, *SUMMARY_FIELDS)
+
+
+def holds_conversation(value: object) -> bool:
+    """Whether a row is a conversation, or has one in a column that is known for it."""
+    if unwrapped(value) is not value:
+        return True
+    columns = [value[name] for name in SOURCE_FIELDS if name in value] if isinstance(value, Mapping) else []
+    return any(isinstance(column, list) and column and all(map(is_message, column)) for column in columns)
+
+
+def _alike(row: Mapping[str, Any], usual: tuple[str, ...]) -> list[str]:
+    """The row's names for the usual fields that are written in capitals or with blanks around them."""
+    names = {str(name).strip().lower(): name for name in row}
+    return [names[name] for name in usual if name in names]
 
 
 def _id(row: Mapping[str, Any], default_id: str) -> str | int:
@@ -58,13 +93,11 @@ def _id(row: Mapping[str, Any], default_id: str) -> str | int:
 
 
 def _references(row: Mapping[str, Any], asked: str | None, needed: bool) -> tuple[str, ...]:
-    """All summaries that the row has. `references` and `summaries` win over the single `summary` they repeat."""
+    """All summaries that the row has."""
     if asked:
-        names: tuple[str, ...] = (asked,) if asked in row else ()
+        names = [asked] if asked in row else []
     else:
-        names = tuple(
-            name for name in ("references", "summaries", "highlights", "summary") if row.get(name) is not None
-        )
+        names = [name for name in SUMMARY_FIELDS if row.get(name) is not None] or _alike(row, SUMMARY_FIELDS)
     if not names:
         if needed:
             _pick(row, asked, SUMMARY_FIELDS, "summary", "data.summary_field")
@@ -72,6 +105,8 @@ def _references(row: Mapping[str, Any], asked: str | None, needed: bool) -> tupl
         return ()
     value = row[names[0]]
     texts = value if isinstance(value, list) else [value]
+    if not needed and not all(isinstance(text, str) and text.strip() for text in texts):
+        return ()  # of a row that is to be summarized, any column may be called so
     for text in texts:
         if not isinstance(text, str):
             raise BadRow(f"'{names[0]}' must be a text or a list of texts, found {_kind(text)}")
@@ -83,6 +118,7 @@ def _references(row: Mapping[str, Any], asked: str | None, needed: bool) -> tupl
 
 
 def _source(value: object, name: str) -> Source:
+    value = _decoded(value)
     if isinstance(value, str):
         if not value.strip():
             raise BadRow(f"'{name}' is empty")
@@ -90,8 +126,18 @@ def _source(value: object, name: str) -> Source:
     if isinstance(value, list):
         if not value:
             raise BadRow(f"'{name}' is an empty list of messages")
-        return tuple(to_message(item, number) for number, item in enumerate(value, start=1))
+        return tuple(to_message(openai_message(item), number) for number, item in enumerate(value, start=1))
     raise BadRow(f"'{name}' must be a text or a list of messages, found {_kind(value)}")
+
+
+def _decoded(value: object) -> object:
+    """Messages that stand in a table's cell as JSON; everything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        with suppress(ValueError, RecursionError):
+            decoded = json.loads(value)
+            if decoded and all(map(is_message, decoded)):
+                return decoded
+    return value
 
 
 def to_message(value: object, number: int) -> Message:
@@ -155,3 +201,19 @@ def _kind(value: object) -> str:
         dict: "an object",
     }
     return "null" if value is None else kinds.get(type(value), type(value).__name__)
+
+
+def as_source(source: Source | Sequence[Mapping[str, Any] | Message]) -> Source:
+    """What a caller gives to summarize: a text, or messages in OpenAI's shape. Raises: DataError."""
+    if isinstance(source, str):
+        if not source.strip():
+            raise DataError("The text to summarize is empty.")
+        return source.strip()
+    if not source:
+        raise DataError("The conversation to summarize has no messages.")
+    try:
+        return tuple(
+            item if isinstance(item, Message) else to_message(item, number) for number, item in enumerate(source, 1)
+        )
+    except BadRow as error:
+        raise DataError(f"The conversation can't be read: {error}.") from None

@@ -2,8 +2,10 @@
 
 train.jsonl                        all rows of a file
 train.jsonl[:96]                   its first 96
+'data/*.csv[:80%]'  notes/  -      files together, a folder's, standard input: sources.py tells what is read
 cnn_dailymail:3.0.0@train[:0.5%]   half a percent of a split of a hub data set
 chats@test                         the bundled conversations
+chats:vi@test  chats:long          of these the Vietnamese ones, or the long ones
 """
 
 import re
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from tomtat.data.files import exists
 from tomtat.errors import DataError
 
 _SLICE = re.compile(r"\[(?P<start>[^:\[\]]*):(?P<stop>[^:\[\]]*)\]$")
@@ -30,6 +33,13 @@ class Spec:
     def is_sliced(self) -> bool:
         return bool(self.start or self.stop)
 
+    def fixed_bounds(self) -> tuple[int, int | None] | None:
+        """First row and the one behind the last, where they do not depend on how many there are; else None."""
+        if any(bound.startswith("-") or bound.endswith("%") for bound in (self.start, self.stop)):
+            return None
+        start, stop = int((self.start or "0").replace("_", "")), int(self.stop.replace("_", "")) if self.stop else None
+        return (start, stop) if stop is None or start < stop else None
+
     def rows(self, total: int, text: str) -> range:
         """Row numbers that the slice names among `total` rows; `text` is what the user wrote, for the message."""
         start = _row(self.start, total, 0, text)
@@ -41,7 +51,7 @@ class Spec:
 
 def parse_spec(text: str) -> Spec:
     # A file whose name has brackets or an @ in it is still that file.
-    if Path(text).exists():
+    if exists(Path(text)):
         return Spec(text)
     start = stop = ""
     rest = text
@@ -52,10 +62,13 @@ def parse_spec(text: str) -> Spec:
             if bound and not _BOUND.fullmatch(bound):
                 raise DataError(f"{text}: {bound!r} is neither a row number nor a percentage. Write [:500] or [:0.5%].")
     source, at, split = rest.rpartition("@")
-    if not at or Path(rest).exists():
+    # Neither has one whose @ is in the name of a folder or pattern.
+    if not at or not re.fullmatch(r"[\w+.-]+", split) or exists(Path(rest)):
         source, split = rest, ""
     if not source:
-        raise DataError(f"{text!r} names no data. Write a file, `chats`, or a hub data set as name:config@split.")
+        raise DataError(
+            f"{text!r} names no data. Write a file or folder, `chats`, or a hub data set as name:config@split."
+        )
     return Spec(source, split or None, start, stop)
 
 
