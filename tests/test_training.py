@@ -387,7 +387,7 @@ def test_two_processes_take_the_same_steps_as_one(tiny_t5: Path, data: Path, tmp
     settings = small_settings(tiny_t5, data)
     one = tomtat.finetune(settings=settings, out=tmp_path / "one")
     flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
                "--mixed_precision=no", "--dynamo_backend=no", "-m", "tomtat.cli", "train", *flags, "--out", str(tmp_path / "two")]  # fmt: skip
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)

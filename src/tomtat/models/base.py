@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch.nn import functional as F
 
 from tomtat.errors import RunError
 from tomtat.models.decoding import Decoding
+from tomtat.models.families import positions_of
+from tomtat.models.frozen import FrozenBatch
+from tomtat.models.head_loss import head_loss
 from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.ngrams import NoRepeatedNgrams
 from tomtat.models.sources import ModelSource
@@ -23,6 +26,9 @@ from tomtat.types import Generation
 
 IGNORED = -100
 """Label of positions that don't count, as torch's cross entropy has it."""
+
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of families whose logits are more than the head's product; these go through the whole forward."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,15 @@ class SummarizerModel(ABC):
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.source = source
+        config = network.config.to_dict() if network is not None else {}
+        self.positions = positions_of(config, self.is_encoder_decoder)
         # The limits are ours, and told; the tokenizer's own only prints a warning.
         self._model_max_length = tokenizer.model_max_length
         tokenizer.model_max_length = 10**9
-        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        added = tokenizer.added_tokens_decoder.items()
+        special = {str(token) for _, token in added if token.special}
         self._control_tokens = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special_ids = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
 
     @property
     def device(self) -> torch.device:
@@ -85,10 +95,32 @@ class SummarizerModel(ABC):
         return str(self.network.config.model_type)
 
     def encode(self, text: str, summary: str | None, max_source_tokens: int) -> Encoded:
-        """Token ids of the prompt around `text`, the text cut to `max_source_tokens`, and of the summary."""
-        kept, share_read = self.cut(text, max_source_tokens)
+        """Token ids of the prompt around `text`, and of the summary.
+
+        The text is cut to `max_source_tokens`, or to what the network has positions for, whichever is less.
+        """
         target = self.target(summary) if summary is not None else []
-        return Encoded(self._prompt_ids(self.prompt.render(kept)), target, share_read)
+        room = self.source_room(len(target))
+        limit = max_source_tokens if room is None else min(max_source_tokens, room)
+        kept, share_read = self.cut(text, limit)
+        ids = self._prompt_ids(self.prompt.render(kept))
+        while room is not None and len(ids) - self._framing_tokens > room and limit > 1:
+            # Tokens where text and prompt meet may be more than those of each alone.
+            limit = max(1, limit - (len(ids) - self._framing_tokens - room))
+            kept, share_read = self.cut(text, limit)
+            ids = self._prompt_ids(self.prompt.render(kept))
+        return Encoded(ids, target, share_read)
+
+    def source_room(self, summary_tokens: int) -> int | None:
+        """Most tokens of a source, beside the prompt and a summary of so many tokens; None where nothing limits it."""
+        if self.positions.source is None:
+            return None
+        taken = self._framing_tokens + (0 if self.is_encoder_decoder else summary_tokens)
+        return max(1, self.positions.source - taken)
+
+    @cached_property
+    def _framing_tokens(self) -> int:
+        return len(self._prompt_ids(self.prompt.render("")))
 
     def save_tokenizer(self, folder: Path) -> None:
         """As it came, its own length limit included."""
@@ -109,13 +141,38 @@ class SummarizerModel(ABC):
     def _target_ids(self, summary: str) -> list[int]: ...
 
     @abstractmethod
-    def target_logits(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (positions, vocabulary) of at least the target positions, and their labels (positions,)."""
+    def target_logits(
+        self, rows: Sequence[Encoded], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (positions, vocabulary) of the target positions, and their labels (positions,).
 
-    def loss_sum(self, rows: Sequence[Encoded]) -> torch.Tensor:
+        `below` are the rows' states from the frozen part of the network, where that need not be run again.
+        """
+
+    @abstractmethod
+    def target_hidden(
+        self, rows: Sequence[Encoded], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What enters the head (positions, width) at the target positions, and their labels (positions,)."""
+
+    def loss_sum(self, rows: Sequence[Encoded], below: FrozenBatch | None = None) -> torch.Tensor:
         """Sum of the cross entropy, in nats, over the real target tokens of all rows; a scalar in fp32."""
-        logits, labels = self.target_logits(rows)
-        return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+        if self._head_is_more_than_linear:
+            logits, labels = self.target_logits(rows, below)
+            return F.cross_entropy(logits.float(), labels, reduction="sum")
+        hidden, labels = self.target_hidden(rows, below)
+        bias = getattr(self.network, "final_logits_bias", None)
+        return head_loss(hidden, labels, self.network.get_output_embeddings(), bias)
+
+    @abstractmethod
+    def frozen_ids(self, row: Encoded) -> list[int]:
+        """What goes through the stack that models/frozen.py cuts: the prompt, or prompt and target in one."""
+
+    @cached_property
+    def _head_is_more_than_linear(self) -> bool:
+        config = self.network.config
+        configs = [config, config.get_text_config(), getattr(config, "decoder", None)]
+        return any(getattr(one, name, None) for one in configs for name in _LOGIT_TRANSFORMS)
 
     def log_probs(self, rows: Sequence[Choices]) -> list[torch.Tensor]:
         """Log-probability of each target after its prompt, in nats: one (targets,) tensor in fp32 per row.
@@ -181,13 +238,10 @@ class SummarizerModel(ABC):
         self.network.eval()
         inputs, skip = self._generation_inputs(rows)
         processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
-        with torch.random.fork_rng(devices=[]):
+        config = self._generation_config(decoding)
+        with torch.random.fork_rng(devices=[]), self._generating_by(config):
             torch.manual_seed(decoding.seed)
-            output = self.network.generate(
-                **inputs,
-                generation_config=self._generation_config(decoding),
-                logits_processor=processors,
-            )
+            output = self.network.generate(**inputs, generation_config=config, logits_processor=processors)
         return [sequence[skip:].tolist() for sequence in output]
 
     @abstractmethod
@@ -198,14 +252,33 @@ class SummarizerModel(ABC):
     def end_token_ids(self) -> list[int]:
         """Tokens that end a summary."""
 
+    @contextmanager
+    def _generating_by(self, config: Any) -> Iterator[None]:
+        """Only by this. Transformers fills what a config leaves out from the model's own, which may be a benchmark's:
+        bart-large-cnn's asks for 56 tokens at least, Qwen's makes repeated tokens less likely."""
+        released = self.network.generation_config
+        self.network.generation_config = config
+        try:
+            yield
+        finally:
+            self.network.generation_config = released
+
+    def start_settings(self) -> dict[str, Any]:
+        """What a family needs to be started, as Transformers' GenerationConfig names it."""
+        return {}
+
+    @property
+    def target_prefix(self) -> list[int]:
+        """What CTranslate2 must be given of each summary."""
+        return []
+
     def _generation_config(self, decoding: Decoding) -> Any:
-        # What a family needs (start tokens, forced tokens) comes with the model; how long and by which search is ours.
-        config = copy.deepcopy(self.network.generation_config)
-        config.update(
-            max_new_tokens=decoding.max_new_tokens,
-            max_length=None,
-            min_length=0,
-            min_new_tokens=None,
+        from transformers import GenerationConfig
+
+        limit = self.positions.target or decoding.max_new_tokens
+        return GenerationConfig(
+            **self.start_settings(),
+            max_new_tokens=min(decoding.max_new_tokens, limit),
             num_beams=decoding.num_beams,
             num_return_sequences=decoding.candidates,
             do_sample=decoding.temperature > 0,
@@ -219,7 +292,6 @@ class SummarizerModel(ABC):
             eos_token_id=self.end_token_ids(),
             pad_token_id=self.pad_token_id,
         )
-        return config
 
     @property
     def pad_token_id(self) -> int:
@@ -242,6 +314,15 @@ class SummarizerModel(ABC):
     @cached_property
     def adapters(self) -> Adapters:
         return Adapters(self.network, self.peft)
+
+    def with_prompt(self, prompt: Prompt) -> Self:
+        """The same network and adapters, asked in another way."""
+        other = copy.copy(self)
+        other.adapters = self.adapters
+        other.prompt = prompt
+        for name in ("front_ids", "_turn_end", "_framing_tokens", "languages"):  # which depend on the prompt
+            other.__dict__.pop(name, None)
+        return other
 
     @contextmanager
     def untuned(self) -> Iterator["SummarizerModel"]:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -10,15 +11,16 @@ import torch
 
 from tomtat.errors import ModelError
 from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
+from tomtat.models.frozen import FrozenBatch
 from tomtat.models.lanes import CausalLanes, Remembered
 from tomtat.models.packing import Packed
 
 _MARK = "\u2402summary\u2403"
+_DAY = {"%d": "01", "%-d": "1", "%e": "1", "%B": "January", "%b": "Jan", "%m": "01", "%Y": "2025", "%y": "25"}
+"""A date for templates that write one (SmolLM3, Llama 3): a model must not be asked otherwise each day."""
+
 FRONT_FROM = 8
 """Prompts that begin with fewer tokens in common are read whole."""
-
-_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Settings of families whose logits are more than the head's product; these go through the whole forward."""
 
 
 class CausalModel(SummarizerModel):
@@ -41,19 +43,44 @@ class CausalModel(SummarizerModel):
 
     def _messages(self, text: str) -> list[dict[str, str]]:
         system = self.prompt.system
+        if system and not self._takes_system:
+            return [{"role": "user", "content": f"{system}\n\n{text}"}]
         first = [{"role": "system", "content": system}] if system else []
         return [*first, {"role": "user", "content": text}]
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template has a place for a system message; Gemma's refuses it, others leave it out unsaid."""
+        system = {"role": "system", "content": _MARK}
+        try:
+            return _MARK in self._rendered([system, {"role": "user", "content": "text"}])
+        except ModelError:
+            return False
 
     def _rendered(self, messages: list[dict[str, str]], **options: bool) -> str:
         """By the model's own template. Transformers runs it in Jinja's sandbox, where a stranger's reaches nothing."""
         from jinja2 import TemplateError
 
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **options))
+            # Qwen3's and SmolLM3's templates leave room for thoughts unless told not to, and no summary here has any.
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, chat_template=self._template, tokenize=False, enable_thinking=False, **options
+                )
+            )
         except TemplateError as error:
             raise ModelError(
                 f"The chat template of {self.source.name} can't be used: {' '.join(str(error).split())[:300]}"
             ) from None
+
+    @cached_property
+    def _template(self) -> str | None:
+        """The tokenizer's own (None), but for the date of today."""
+        template = self.tokenizer.chat_template
+        if not isinstance(template, str) or "strftime_now" not in template:
+            return None
+        replaced = "".join(f" | replace('{code}', '{value}')" for code, value in _DAY.items())
+        return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro %}}{{{{ '' }}}}{template}"
 
     @cached_property
     def _turn_end(self) -> int:
@@ -61,20 +88,42 @@ class CausalModel(SummarizerModel):
         messages = [*self._messages("text"), {"role": "assistant", "content": _MARK}]
         after = self._rendered(messages).partition(_MARK)[2]
         ids = self.tokenizer(after.strip(), add_special_tokens=False)["input_ids"]
-        special = set(self.tokenizer.all_special_ids)
-        return int(next((token for token in ids if token in special), self.tokenizer.eos_token_id))
+        return int(next((token for token in ids if token in self._special_ids), self.tokenizer.eos_token_id))
 
-    def target_logits(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        # Padding stands on the right and nothing attends to its right, so no mask is needed and attention stays
-        # on its fast path; logits are made only where there is a target.
-        ids = self.pad([[*row.prompt_ids, *row.target_ids] for row in rows], self.pad_token_id)
-        labels = self.pad([[IGNORED] * len(row.prompt_ids) + row.target_ids for row in rows], IGNORED)[:, 1:]
+    def target_logits(
+        self, rows: Sequence[Encoded], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self._head_is_more_than_linear:
+            hidden, labels = self.target_hidden(rows, below)
+            return self.network.get_output_embeddings()(hidden), labels
+        ids, labels = self._shifted(rows)
         is_target = labels != IGNORED
-        if any(getattr(self.network.config, name, None) for name in _LOGIT_TRANSFORMS):
-            logits = self.network(input_ids=ids, use_cache=False).logits[:, :-1]
-            return logits[is_target], labels[is_target]
-        hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        return self.network.get_output_embeddings()(hidden[is_target]), labels[is_target]
+        with self._head_at(is_target), below.entering() if below else nullcontext():
+            return self.network(input_ids=ids, use_cache=False).logits, labels[is_target]
+
+    def target_hidden(
+        self, rows: Sequence[Encoded], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, labels = self._shifted(rows)
+        is_target = labels != IGNORED
+        if below is None:
+            hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        else:
+            hidden = below.run(None)
+        return hidden[is_target], labels[is_target]
+
+    def _shifted(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (rows, longest), and in each place the label that comes next.
+
+        Padding stands on the right and nothing attends to its right, so no mask is needed and attention stays on its
+        fast path.
+        """
+        labels = self.pad([[IGNORED] * (len(row.prompt_ids) - 1) + row.target_ids for row in rows], IGNORED)
+        return self.pad([self.frozen_ids(row) for row in rows], self.pad_token_id), labels
+
+    def frozen_ids(self, row: Encoded) -> list[int]:
+        # Nothing comes after the last target token, so it is not read.
+        return [*row.prompt_ids, *row.target_ids[:-1]]
 
     def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
         layout: dict[str, torch.Tensor] = {}

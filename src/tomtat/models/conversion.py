@@ -25,6 +25,7 @@ SmolLM2-135M by 2e-5; T5 logits with the wrong scale are off by several nats."""
 
 _NORMALISATION = {
     "bart": {"normalize_before": False},
+    "mbart": {"normalize_before": True},
     "pegasus": {"normalize_before": True, "normalize_embedding": False},
 }
 
@@ -72,7 +73,7 @@ def convert_to_ctranslate2(merged: Path, folder: Path, quantization: str = "floa
         if (merged / TRAINED_FILE).is_file():
             shutil.copyfile(merged / TRAINED_FILE, new / TRAINED_FILE)
         try:
-            scored = _ctranslate2_log_probabilities(new, network.config.is_encoder_decoder, tokenizer, probes)
+            scored = _ctranslate2_log_probabilities(new, network.config, tokenizer, probes)
         except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"CTranslate2 can't run what it made of {type(network).__name__}: "
@@ -106,6 +107,8 @@ def _specification(network: Any, tokenizer: Any) -> Any:
             "tool that reads Transformers models takes."
         )
     _say_as_transformers_4(network.config)
+    # By which the loader knows whether a summary starts with its language (mBART-25) or goes on with it (mBART-50).
+    network.config.tokenizer_class = type(tokenizer).__name__
     try:
         with torch.no_grad():
             spec = loader.get_model_spec(network)
@@ -121,7 +124,12 @@ def _specification(network: Any, tokenizer: Any) -> Any:
         # AutoTokenizer asks the config.json beside it for this name.
         spec.config.add_attribute("model_type", network.config.model_type)
         spec.validate()
-    except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
+    except (AttributeError, KeyError) as error:
+        raise ModelError(
+            f"CTranslate2's converter for {type(network).__name__} was written for another Transformers, and misses "
+            f"something in this one ({' '.join(str(error).split())[:300]}). Export it --to merged instead."
+        ) from error
+    except (NotImplementedError, ValueError) as error:
         raise ModelError(
             f"CTranslate2 can't convert {type(network).__name__}: {' '.join(str(error).split())[:300]} "
             "Export it --to merged instead."
@@ -178,12 +186,12 @@ def _picked(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
 
 
 def _ctranslate2_log_probabilities(
-    folder: Path, is_encoder_decoder: bool, tokenizer: Any, probes: Sequence[tuple[list[int], list[int]]]
+    folder: Path, config: Any, tokenizer: Any, probes: Sequence[tuple[list[int], list[int]]]
 ) -> list[list[float]]:
     import ctranslate2
     import numpy as np
 
-    if not is_encoder_decoder:
+    if not config.is_encoder_decoder:
         generator = ctranslate2.Generator(str(folder), device="cpu")
         return [
             _picked(
@@ -194,8 +202,10 @@ def _ctranslate2_log_probabilities(
         ]
     translator = ctranslate2.Translator(str(folder), device="cpu")
     as_tokens = tokenizer.convert_ids_to_tokens
+    # mBART-25 has a start of its own for each language, so it is given beside the target.
+    start = as_tokens([config.decoder_start_token_id]) if type(tokenizer).__name__ == "MBartTokenizer" else []
     results = translator.score_batch(
-        [as_tokens(source) for source, _ in probes], [as_tokens(target) for _, target in probes]
+        [as_tokens(source) for source, _ in probes], [[*start, *as_tokens(target)] for _, target in probes]
     )
     # It scores the end token too, which the probes leave out.
     return [result.log_probs[: len(target)] for result, (_, target) in zip(results, probes, strict=True)]

@@ -127,21 +127,24 @@ def _without_repeats(scores: torch.Tensor, lanes: list[Lane]) -> torch.Tensor:
 
 
 def _drawn(scores: torch.Tensor, lanes: list[Lane]) -> list[int]:
-    """Inverse of the cumulative probability at each lane's next number, likeliest tokens first."""
+    """Inverse of the cumulative probability at each lane's next number, over the nucleus in the vocabulary's order.
+
+    Not the likeliest first: two tokens as good as equally likely would change places with the rounding of a batch, and
+    with them what is drawn.
+    """
 
     def column(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=scores.device)[:, None]
 
     scores = scores / column([lane.decoding.temperature for lane in lanes])
-    sure, order = scores.softmax(-1).sort(descending=True, stable=True)
-    total = sure.cumsum(-1)
+    likely = scores.softmax(-1)
+    sure, order = likely.sort(descending=True, stable=True)
     # The nucleus is the shortest beginning with at least top_p (Holtzman et al. 2020).
-    inside = (total - sure) < column([lane.decoding.top_p for lane in lanes])
-    mass = (sure * inside).sum(-1, keepdim=True)
-    where = column([float(lane.draws[len(lane.ids)]) for lane in lanes if lane.draws is not None]) * mass
-    places = torch.searchsorted(total, where, right=True)
-    places = torch.minimum(places, inside.sum(-1, keepdim=True) - 1)
-    drawn: list[int] = order.gather(1, places).flatten().tolist()
+    inside = (sure.cumsum(-1) - sure) < column([lane.decoding.top_p for lane in lanes])
+    total = (likely * torch.zeros_like(inside).scatter(-1, order, inside)).cumsum(-1)
+    where = column([float(lane.draws[len(lane.ids)]) for lane in lanes if lane.draws is not None]) * total[:, -1:]
+    last = (total < total[:, -1:]).sum(-1, keepdim=True)
+    drawn: list[int] = torch.minimum(torch.searchsorted(total, where, right=True), last).flatten().tolist()
     return drawn
 
 

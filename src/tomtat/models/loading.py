@@ -16,10 +16,11 @@ from tomtat.files import write_json
 from tomtat.models.base import SummarizerModel
 from tomtat.models.causal import CausalModel
 from tomtat.models.decoding import NO_LIMITS, Decoding, Limits, LongInputs
+from tomtat.models.families import default_prompt, positions_of
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
 from tomtat.models.seq2seq import Seq2SeqModel
 from tomtat.models.sources import ModelSource, resolve
-from tomtat.prompts import Prompt, choose_prompt
+from tomtat.prompts import Prompt
 from tomtat.quiet import quiet_peft, quiet_transformers
 
 TRAINED_FILE = "tomtat.json"
@@ -63,7 +64,7 @@ def load_base(settings: ModelSettings, prompt: PromptSettings) -> SummarizerMode
     """The untuned model in fp32, ready for adapters; `place` brings it to its device and dtype."""
     source = resolve(settings.name, settings.revision)
     network, tokenizer = load_plain(source.path)
-    return _wrap(network, tokenizer, choose_prompt(prompt, network.config.is_encoder_decoder), source)
+    return _wrap(network, tokenizer, _default_prompt(prompt, network.config), source)
 
 
 def place(model: SummarizerModel, settings: ModelSettings) -> None:
@@ -90,6 +91,18 @@ def load_trained(
         model.adapters.fold()
     model.network.eval()
     return model, info
+
+
+def add_adapter(model: SummarizerModel, name: str, folder: Path) -> None:
+    """Another adapter over a base in memory, which may be an untuned one. What is at work stays at work.
+
+    Raises: RunError.
+    """
+    _require_plain_adapter(folder)
+    if model.adapters.peft is None:
+        model.adapters.begin(name, folder)
+    else:
+        model.adapters.add(name, folder)
 
 
 def load_to_train_on(folder: Path) -> SummarizerModel:
@@ -172,15 +185,23 @@ def without_network(folder: Path, info: TrainedInfo | None, is_encoder_decoder: 
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    prompt = info.prompt if info else choose_prompt(PromptSettings(), is_encoder_decoder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    prompt = info.prompt if info else default_prompt(PromptSettings(), str(config["model_type"]), is_encoder_decoder)
     kind = Seq2SeqModel if is_encoder_decoder else CausalModel
-    return kind(None, tokenizer, prompt, ModelSource(str(folder), folder, ""))
+    model = kind(None, tokenizer, prompt, ModelSource(str(folder), folder, ""))
+    model.positions = positions_of(config, is_encoder_decoder)
+    return model
+
+
+def _default_prompt(settings: PromptSettings, config: Any) -> Prompt:
+    return default_prompt(settings, str(config.model_type), bool(config.is_encoder_decoder))
 
 
 def load_plain(path: Path) -> tuple[Any, Any]:
     """Network (fp32, nothing trainable) and tokenizer of a folder with a whole model; runs no code that lies there."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    _require_known_family(path)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -196,6 +217,21 @@ def load_plain(path: Path) -> tuple[Any, Any]:
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network, tokenizer
+
+
+def _require_known_family(path: Path) -> None:
+    """Transformers' own error for this advises an update only, and it drops families too."""
+    from transformers import CONFIG_MAPPING, __version__
+
+    try:
+        family = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return  # damaged: what loads it says how
+    if isinstance(family, str) and family not in CONFIG_MAPPING:
+        raise ModelError(
+            f"The model in {path} is of the family {family!r}, which Transformers {__version__} does not have: it was "
+            "dropped there, or is newer. Take a model of a family in docs/families.md."
+        )
 
 
 def _wrap(network: Any, tokenizer: Any, prompt: Prompt, source: ModelSource) -> SummarizerModel:

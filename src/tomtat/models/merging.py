@@ -19,6 +19,8 @@ def save_merged(trained: Path, folder: Path, base: str | None = None) -> None:
         raise ModelError(f"{folder} exists already. Choose another folder for the merged model.")
     model, info = load_trained(trained, device="cpu", precision="fp32", base=base)
     network = merge(model)
+    # So that other tools start a summary as it was trained: mBART in its language, BART with its first token.
+    network.generation_config.update(**model.start_settings())
     with replace_folder(folder) as new, quiet_transformers():
         network.save_pretrained(new)
         model.save_tokenizer(new)

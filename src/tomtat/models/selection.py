@@ -4,7 +4,7 @@
     attention              linear layers of attention blocks
     encoder, decoder       of that stack (a causal model is all decoder)
     top-10, bottom-4       of the uppermost, lowest layers of each stack
-    embeddings             token embeddings
+    embeddings             token embeddings, not those of positions
     lm_head, q_proj, ...   modules of that name, wherever they stand
     re:PATTERN             modules whose whole name matches
 
@@ -24,6 +24,7 @@ from tomtat.errors import ConfigError
 _STACK = re.compile(r"(?:^|\.)(encoder|decoder)\.")
 _LAYER = re.compile(r"\.(?:block|layers|h|layer)\.(\d+)\.")
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+_NORM = re.compile(r"norm$", re.IGNORECASE)
 _TOP = re.compile(r"(top|bottom)-(\d+)")
 
 
@@ -51,11 +52,13 @@ class Part:
 
 def parts_of(network: Any) -> list[Part]:
     head = network.get_output_embeddings()
+    reads_text = _that_reads_text(network)
     found = [
         (name, module, _stack(name, network.config.is_encoder_decoder), _layer(name))
         for name, module in network.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if module in reads_text and any(True for _ in module.parameters(recurse=False))
     ]
+    vocabulary = network.get_input_embeddings().weight.shape[0]
     depth: Counter[str | None] = Counter()
     for _, _, stack, layer in found:
         if layer is not None:
@@ -64,7 +67,7 @@ def parts_of(network: Any) -> list[Part]:
         Part(
             name=name,
             is_linear=isinstance(module, nn.Linear),
-            is_embedding=isinstance(module, nn.Embedding),
+            is_embedding=isinstance(module, nn.Embedding) and module.num_embeddings == vocabulary,
             is_head=module is head,
             stack=stack,
             layer=layer,
@@ -126,7 +129,7 @@ def _matches(word: str, part: Part, linear_only: bool) -> bool:
     if word == "all-linear":
         return part.is_linear and not part.is_head
     if word == "attention":
-        return bool(_ATTENTION.search(part.name)) and (part.is_linear or not linear_only)
+        return _is_in_attention(part.name) and (part.is_linear or not linear_only)
     if word == "embeddings":
         return part.is_embedding
     if word in ("encoder", "decoder"):
@@ -137,6 +140,20 @@ def _matches(word: str, part: Part, linear_only: bool) -> bool:
             return False
         return part.layer >= part.layers - count if match[1] == "top" else part.layer < count
     return part.is_called(word)
+
+
+def _that_reads_text(network: Any) -> set[Any]:
+    """All modules; of a model that sees images too (Gemma 3 from 4B on) those that a text goes through."""
+    if network.config.is_encoder_decoder or network.config.get_text_config() is network.config:
+        return set(network.modules())
+    return {*network.get_decoder().modules(), network.get_output_embeddings()}
+
+
+def _is_in_attention(name: str) -> bool:
+    """Whether it lies in an attention block. BART's `self_attn_layer_norm` and Gemma's `post_attention_layernorm`
+    stand beside one; Qwen3's `self_attn.q_norm` is in it."""
+    *around, last = name.split(".")
+    return any(map(_ATTENTION.search, around)) or bool(_ATTENTION.search(last) and not _NORM.search(last))
 
 
 def _stack(name: str, is_encoder_decoder: bool) -> str | None:

@@ -104,8 +104,8 @@ def _hub(name: str, revision: str | None) -> Path:
 def _unreachable(name: str) -> ModelError:
     return ModelError(
         f"There is no folder {name!r}, and the model hub can't be reached for a model of that name. "
-        f"Ways out: --set model.name={embedded.NAME} (comes through pip), or a folder that somebody saved "
-        "with save_pretrained: --set model.name=PATH."
+        f"Ways out: {embedded.NAME}, which comes through pip, or the path of a run's folder, or of one that somebody "
+        "saved with save_pretrained."
     )
 
 

@@ -15,6 +15,9 @@ from tomtat.quiet import quiet_peft
 DEFAULT = "default"
 """PEFT's name for the first adapter."""
 
+_DAMAGED = (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError)
+"""What PEFT raises for a folder that is broken or of another base."""
+
 
 class Adapters:
     """Which of the adapters over a network is at work.
@@ -66,6 +69,25 @@ class Adapters:
         finally:
             self.use(before)
 
+    def begin(self, name: str, folder: Path) -> None:
+        """Load the first adapter over an untuned base, which stays at work; from now on each that is chosen is folded.
+
+        Not for whole weights that were trained, nor for those in 8 bits.
+        """
+        from peft import PeftModel
+
+        self.loaded += 1
+        try:
+            with quiet_peft():
+                self.peft = PeftModel.from_pretrained(
+                    self.network, str(folder), adapter_name=name, autocast_adapter_dtype=False
+                )
+        except _DAMAGED as error:
+            _strip(self.network)
+            raise _misfit(folder, error) from None
+        self._folds = True
+        self.use(None)
+
     def add(self, name: str, folder: Path) -> None:
         """Load another adapter for the same base; one of that name is replaced. The active one stays at work."""
         if not re.fullmatch(r"[\w-]+", name):
@@ -82,10 +104,8 @@ class Adapters:
         try:
             with quiet_peft():
                 self.peft.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
-        except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
-            raise RunError(
-                f"The adapter in {folder} does not fit this base: {' '.join(str(error).split())[:300]}"
-            ) from None
+        except _DAMAGED as error:
+            raise _misfit(folder, error) from None
         finally:
             self.use(before if before in self.names or before is None else next(iter(self.names), None))
 
@@ -93,7 +113,8 @@ class Adapters:
         """Forget an adapter; the one at work can't be removed."""
         if name == self.active or name not in self.names:
             raise RunError(f"{name!r} can't be removed: it is {'at work' if name == self.active else 'not here'}.")
-        self.peft.delete_adapter(name)
+        with quiet_peft():  # which says whom it takes for active then: nobody, by `use(None)`
+            self.peft.delete_adapter(name)
 
     def touches(self, part: Any) -> bool:
         """Whether an adapter changes this part of the network."""
@@ -114,6 +135,18 @@ class Adapters:
             module.base_layer.weight = weight
             module.merged_adapters.clear()
         self._base_weights = {}
+
+
+def _misfit(folder: Path, error: Exception) -> RunError:
+    return RunError(f"The adapter in {folder} does not fit this base: {' '.join(str(error).split())[:300]}")
+
+
+def _strip(network: Any) -> None:
+    """Take away what a failed load has put around layers."""
+    for name, module in list(network.named_modules()):
+        inner = getattr(module, "base_layer", None) or getattr(module, "original_module", None)
+        if inner is not None:
+            network.set_submodule(name, inner)
 
 
 def _is_adapted(module: Any) -> bool:

@@ -3,12 +3,10 @@
 Nothing is written before config, data and model have been loaded and found good.
 """
 
-import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,33 @@ from tomtat.candidate_file import Candidate
 from tomtat.config import ModelSettings, RunConfig, calibration_config, load_config
 from tomtat.data import DataOptions, Reject, load
 from tomtat.errors import ConfigError, RunError
-from tomtat.files import replace_folder, write_json_lines
+from tomtat.files import replace_folder, write_json_lines, write_text
 from tomtat.models import Encoded, SummarizerModel, load_base
 from tomtat.models.adapters import changes_base, prepare_training, save_adapter, unfreeze
 from tomtat.models.decoding import decoding_of, limits_of
 from tomtat.models.loading import TrainedInfo, load_to_train_on, place
+from tomtat.models.lossy import warnings_of
 from tomtat.models.parameters import count_parameters
+from tomtat.models.precision import choose_device, choose_dtype
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder, free_path
 from tomtat.training.calibration import load_candidates, start_weights
-from tomtat.training.checkpoints import load_checkpoint
+from tomtat.training.checkpoints import load_checkpoint, recover_checkpoints
+from tomtat.training.fitting import require_positions, told_languages
+from tomtat.training.identity import (
+    data_identity,
+    flat,
+    machine_differences,
+    machine_identity,
+    require_same_data,
+    require_same_model,
+    require_same_settings,
+    require_same_start,
+)
 from tomtat.training.loop import Trainer
 from tomtat.training.objectives import TrainingData
+from tomtat.training.rows import SAMPLE, LazyRows, spread
 from tomtat.types import Example
 
 
@@ -81,13 +93,19 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     accelerator = _accelerator(config, path)
     examples, rejects = _load_examples(config)
     candidates = load_candidates(config, examples["train"], progress)
-    model = _prepare(config)
+    model = told_languages(_prepare(config), examples["train"], progress)
+    _tell_losses(model, examples["train"], progress)
+    require_positions(model, examples)
     data = _encode(model, examples, candidates, config)
-    _tell_about(data, config, progress)
+    _tell_about(examples, data, model, config, progress)
     _fit_precision(model, config.model, accelerator)
     progress.note(_trained_share(model))
     if accelerator.is_main_process:
-        info = _info(model, data, _trained_info(model, data, config))
+        info = _info(model, data, _trained_info(model, data, config)) | {
+            "config": config.model_dump(),
+            "data": data_identity(examples, data.train, data.candidates) | _row_counts(data),
+            "machine": machine_identity(accelerator.num_processes),
+        }
         if start := start_weights(config):
             info["calibrated_from"] = start
         folder = RunFolder.create(path, config, info)
@@ -101,34 +119,56 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
         return _train(folder, config, model, data, accelerator, progress)
 
 
-def resume(path: Path | str, progress: Progress | None = None) -> RunFolder:
-    """Go on with a stopped run from its newest whole checkpoint, with the settings it was started with."""
+def resume(
+    path: Path | str,
+    progress: Progress | None = None,
+    config: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> RunFolder:
+    """Go on with a stopped run from its newest whole checkpoint.
+
+    Settings, data and model must be those it was started with. `config` and `settings` need not be given; where they
+    are, they may differ in what no result depends on (identity.py), which is then written into the run folder.
+    """
     progress = progress or Progress()
     folder = RunFolder.open(path)
-    config = folder.config
-    accelerator = _accelerator(config, folder.path)
+    asked = load_config(config or folder.config_path, settings or {})
+    accelerator = _accelerator(asked, folder.path)
     with _lock(folder, accelerator):
         info = folder.info()
         if info.get("finished"):
             progress.note(f"{folder.path} is finished already: nothing to do.")
             return folder
+        if accelerator.is_main_process:
+            recover_checkpoints(folder.checkpoints_path)
+        accelerator.wait_for_everyone()
         state, problems = load_checkpoint(folder.checkpoints_path)
         for problem in problems:
             progress.note(f"{problem}: going on from the one before")
-        examples, _ = _load_examples(config)
-        candidates = load_candidates(config, examples["train"], progress)
-        model = _prepare(config)
-        data = _encode(model, examples, candidates, config)
-        if model.source.sha256 != info["base"]["sha256"]:
-            raise RunError(f"{folder.path} was started from another {model.source.name}: its weights' SHA-256 differs.")
-        if start_weights(config) != info.get("calibrated_from"):
-            raise RunError(f"The weights of {config.calibrate.run} changed since {folder.path} went on from them.")
-        if _fingerprint(data) != info["data"]["fingerprint"]:
-            raise RunError(f"The data of {folder.path} changed since it was started. Train anew with another --out.")
+        _require_known(folder, info)
+        require_same_settings(folder, info["config"], asked)
+        examples, _ = _load_examples(asked)
+        candidates = load_candidates(asked, examples["train"], progress)
+        model = told_languages(_prepare(asked), examples["train"], Progress())
+        data = _encode(model, examples, candidates, asked)
+        require_same_model(folder, info["base"], model.source.as_dict())
+        require_same_start(folder, info.get("calibrated_from"), start_weights(asked))
+        require_same_data(folder, asked, info["data"], data_identity(examples, data.train, data.candidates))
+        if differences := machine_differences(info["machine"], machine_identity(accelerator.num_processes)):
+            progress.note(differences)
+        if accelerator.is_main_process and asked != folder.config:
+            write_text(folder.config_path, asked.to_toml())
         # What was chosen at the start holds to the end: measured again, a busy machine might choose otherwise.
-        precision = {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]]
-        _fit_precision(model, config.model.model_copy(update={"precision": precision}), accelerator)
-        return _train(folder, config, model, data, accelerator, progress, state)
+        _fit_precision(model, asked.model, accelerator, {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]])
+        return _train(folder, asked, model, data, accelerator, progress, state)
+
+
+def _require_known(folder: RunFolder, info: Mapping[str, Any]) -> None:
+    if "config" not in info or "machine" not in info:
+        raise RunError(
+            f"{folder.path} was started by an older tomtat ({info.get('tomtat')}), which did not note down all that a "
+            "run needs to go on. Go on with that version, or train anew with another --out."
+        )
 
 
 def _lock(folder: RunFolder, accelerator: Any) -> AbstractContextManager[None]:
@@ -156,10 +196,10 @@ def _train(
     if config.train.trackers:
         accelerator.init_trackers("tomtat", config=_flat(config.model_dump()))
     end = trainer.run()
-    accelerator.end_training()
     if accelerator.is_main_process:
         folder.write_info({**folder.info(), "finished": True, "best_epoch": end.best_epoch, "steps": end.step})
     accelerator.wait_for_everyone()
+    accelerator.end_training()  # the last thing: processes can't wait for each other after it
     return folder
 
 
@@ -208,10 +248,24 @@ def _prepare(config: RunConfig) -> SummarizerModel:
     return model
 
 
-def _fit_precision(model: SummarizerModel, settings: ModelSettings, accelerator: Any) -> None:
-    place(model, settings)
+def _fit_precision(
+    model: SummarizerModel, settings: ModelSettings, accelerator: Any, precision: str | None = None
+) -> None:
+    """`precision` is what was found before; without it, the first process looks and all do as it does."""
+    if precision is None:
+        dtype = choose_dtype(settings.precision, choose_device(settings.device), model.model_type)
+        precision = _of_first_process("bf16" if dtype == torch.bfloat16 else "fp32", accelerator)
+    place(model, settings.model_copy(update={"precision": precision}))
     if accelerator.num_processes > 1:
         model.network.to(accelerator.device)
+
+
+def _of_first_process(value: str, accelerator: Any) -> str:
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return str(broadcast_object_list([value])[0])
 
 
 def _encode(
@@ -223,13 +277,13 @@ def _encode(
     """Token ids; of several references the first is the one learned."""
     limit = config.data.max_source_tokens
 
-    def encode(rows: list[Example]) -> list[Encoded]:
-        return [model.encode(source_text(row.source), row.references[0], limit) for row in rows]
+    def encode(row: Example) -> Encoded:
+        return model.encode(source_text(row.source), row.references[0], limit)
 
     validation = examples.get("validation", [])
     return TrainingData(
-        encode(examples["train"]),
-        encode(validation),
+        LazyRows(examples["train"], encode),
+        LazyRows(validation, encode),
         [row.references for row in validation],
         [[_candidate_ids(model, one) for one in row] for row in candidates],
     )
@@ -241,21 +295,50 @@ def _candidate_ids(model: SummarizerModel, candidate: Candidate) -> list[int]:
     return ids[:-1] if candidate.cut and len(ids) > 1 else ids
 
 
-def _tell_about(data: TrainingData, config: RunConfig, progress: Progress) -> None:
-    cut = sum(row.source_was_cut for row in data.train)
-    if cut:
+def _tell_losses(model: SummarizerModel, train: list[Example], progress: Progress) -> None:
+    sources = [source_text(row.source) for row in train]
+    for line in warnings_of(model.tokenizer, sources, [row.references[0] for row in train], model.source.name):
+        progress.note(line)
+
+
+def _tell_about(
+    examples: Mapping[str, list[Example]],
+    data: TrainingData,
+    model: SummarizerModel,
+    config: RunConfig,
+    progress: Progress,
+) -> None:
+    asked, limit = config.data.max_source_tokens, _trained_info(model, data, config).max_source_tokens
+    if limit < asked:
         progress.note(
-            f"{cut:,} of {len(data.train):,} training texts are longer than {config.data.max_source_tokens} tokens "
-            "and are cut at their end (data.max_source_tokens)"
+            f"{model.source.name} has {model.positions.source:,} positions: of a text it reads {limit:,} tokens at "
+            f"most, not the {asked:,} of data.max_source_tokens"
         )
-    known = {tuple(row.prompt_ids) for row in data.train}
-    if seen := sum(tuple(row.prompt_ids) in known for row in data.validation):
+    if cut := _rows_cut(data):
+        about = "" if len(data.train) <= SAMPLE else "about "
         progress.note(
-            f"Careful: {seen:,} of {len(data.validation):,} validation texts are training texts too, "
+            f"{about}{cut:,} of {len(data.train):,} training texts are longer than {limit} "
+            "tokens and are cut at their end (data.max_source_tokens)"
+        )
+    known = {source_text(row.source) for row in examples["train"]}
+    validation = examples.get("validation", [])
+    if seen := sum(source_text(row.source) in known for row in validation):
+        progress.note(
+            f"Careful: {seen:,} of {len(validation):,} validation texts are training texts too, "
             "so the validation loss says little about new ones"
         )
-    if config.train.choose_by == "rouge" and not data.validation:
+    if config.train.choose_by == "rouge" and not validation:
         progress.note("Careful: without data.validation no epoch can be chosen by its summaries; the last one is kept")
+
+
+def _rows_cut(data: TrainingData) -> int:
+    """Of the training rows; where there are many, as it is in a sample of them."""
+    sample = _sample(data)
+    return round(sum(row.source_was_cut for row in sample) / len(sample) * len(data.train))
+
+
+def _sample(data: TrainingData) -> list[Encoded]:
+    return [data.train[number] for number in spread(len(data.train), SAMPLE)]
 
 
 def _trained_share(model: SummarizerModel) -> str:
@@ -268,17 +351,26 @@ def _trained_share(model: SummarizerModel) -> str:
 
 def _trained_info(model: SummarizerModel, data: TrainingData, config: RunConfig) -> TrainedInfo:
     generate = config.generate
-    lengths = [len(row.target_ids) for row in data.train]
+    lengths = [len(row.target_ids) for row in _sample(data)]
     limit = int(1.25 * float(np.percentile(lengths, 99))) + 1
+    decoding = decoding_of(generate, limit, config.seed)
+    if model.positions.target:
+        decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, model.positions.target))
     return TrainedInfo(
         method=config.train.method,
         base=model.source.as_dict(),
         prompt=model.prompt,
-        max_source_tokens=config.data.max_source_tokens,
-        decoding=decoding_of(generate, limit, config.seed),
+        max_source_tokens=_source_limit(model, config, decoding.max_new_tokens),
+        decoding=decoding,
         limits=limits_of(generate),
         long_inputs=generate.long_inputs,
     )
+
+
+def _source_limit(model: SummarizerModel, config: RunConfig, summary_tokens: int) -> int:
+    """data.max_source_tokens, or less where the model has positions for less."""
+    room = model.source_room(summary_tokens)
+    return config.data.max_source_tokens if room is None else min(config.data.max_source_tokens, room)
 
 
 def _keep_initial_adapter(folder: RunFolder, config: RunConfig, model: SummarizerModel) -> Path | None:
@@ -307,35 +399,23 @@ def _info(model: SummarizerModel, data: TrainingData, trained_info: TrainedInfo)
             "share": count.share,
             "modules": [asdict(module) for module in count.modules],
         },
-        "data": {
-            "train_rows": len(data.train),
-            "validation_rows": len(data.validation),
-            "train_rows_cut": sum(row.source_was_cut for row in data.train),
-            "fingerprint": _fingerprint(data),
-        },
         "max_new_tokens": trained_info.decoding.max_new_tokens,
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
         "python": platform.python_version(),
         "finished": False,
     }
 
 
-def _fingerprint(data: TrainingData) -> str:
-    """SHA-256 over all token ids in order: changes with rows, prompt, tokenizer and limits alike."""
-    digest = hashlib.sha256()
-    for row in [*data.train, *data.validation]:
-        digest.update(json.dumps([row.prompt_ids, row.target_ids]).encode())
-    for row_candidates in data.candidates:
-        digest.update(json.dumps(row_candidates).encode())
-    return digest.hexdigest()
+def _row_counts(data: TrainingData) -> dict[str, int]:
+    return {
+        "train_rows": len(data.train),
+        "validation_rows": len(data.validation),
+        "train_rows_cut": _rows_cut(data),
+    }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names with plain values, as trackers want them."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, int | float | str | bool) else str(value)
-    return flat
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names with plain values, as trackers want them."""
+    return {
+        name: value if isinstance(value, int | float | str | bool) else str(value)
+        for name, value in flat(values).items()
+    }

@@ -7,7 +7,8 @@ the cut into micro-batches nor the number of processes changes what a step does.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,25 @@ import torch
 
 from tomtat.batching import micro_batches
 from tomtat.config import RunConfig
-from tomtat.errors import Interrupted, TomtatError
-from tomtat.files import replace_folder
+from tomtat.errors import Interrupted, RunError, TomtatError
+from tomtat.files import is_disk_full, recover_folder, replace_folder
 from tomtat.models import SummarizerModel
 from tomtat.models.adapters import save_adapter
+from tomtat.models.attention import quick_attention
+from tomtat.models.dropout import quick_dropout
+from tomtat.models.fused import fused_lora
 from tomtat.models.loading import TrainedInfo
 from tomtat.progress import Progress
 from tomtat.quiet import quiet_transformers
 from tomtat.run_folder import RunFolder
 from tomtat.training.batches import epoch_batches
+from tomtat.training.cache import open_states
 from tomtat.training.checkpoints import save_checkpoint
 from tomtat.training.interrupt import stop_on_signal
 from tomtat.training.judging import Judge
 from tomtat.training.masters import MasterWeights
-from tomtat.training.objectives import TrainingData, objective_for
+from tomtat.training.objectives import CrossEntropy, TrainingData, objective_for
+from tomtat.training.random_numbers import random_state, seed_all, set_random_state
 from tomtat.training.schedule import rate_factor
 
 
@@ -99,7 +105,8 @@ class Trainer:
         self.accelerator = accelerator
         self.progress = progress
         self.initial_adapter = initial_adapter
-        self.objective = objective_for(model, data, config.calibrate)
+        self.frozen = open_states(model, data.seen_each_epoch, config.train, progress)
+        self.objective = objective_for(model, data, config.calibrate, self.frozen)
         by_rouge = self.settings.choose_by == "rouge" and bool(data.validation)
         self.judge = Judge(model, data, config, trained_info.decoding) if by_rouge else None
         self.steps_per_epoch = math.ceil(len(data.train) / self.settings.batch_size)
@@ -111,18 +118,27 @@ class Trainer:
         factor = rate_factor(self.settings.schedule, steps, self.settings.warmup)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.place = Place()
+        seed_all(config.seed, accelerator.process_index)
 
     def run(self) -> Place:
         """Train to the end from wherever we are. Raises Interrupted after a signal, the checkpoint written."""
+        with quick_attention(), quick_dropout(self.model.network), fused_lora(self.model.network):
+            return self._run()
+
+    def _run(self) -> Place:
         if self.config.calibrate.run and not self.place.metric_rows:
             self._judge_start()
         done = (self.place.epoch - 1) * len(self.data.train) + self.place.step_in_epoch * self.settings.batch_size
         total = len(self.data.train) * self.settings.epochs
-        with stop_on_signal() as stop, self.progress.task("training", total, done=done) as advance:
+        with (
+            self._full_disk_told(),
+            stop_on_signal() as stop,
+            self.progress.task("training", total, done=done) as advance,
+        ):
             saved_at = time.monotonic()
             while self.place.epoch <= self.settings.epochs and not self._is_patience_over():
                 batches = epoch_batches(
-                    self.objective.lengths, self.settings.batch_size, self.config.seed, self.place.epoch
+                    self.objective.rough_lengths, self.settings.batch_size, self.config.seed, self.place.epoch
                 )
                 for rows in batches[self.place.step_in_epoch :]:
                     loss = self._step(rows)
@@ -130,13 +146,15 @@ class Trainer:
                     if self._any_process(stop.requested):
                         self._checkpoint()
                         raise self._interrupted()
-                    if time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes:
+                    # All processes write or none: each adds its random numbers, and their clocks differ.
+                    if self._any_process(time.monotonic() - saved_at > 60 * self.settings.checkpoint_minutes):
                         self._checkpoint()
                         saved_at = time.monotonic()
                 self._end_epoch()
                 self._checkpoint()
                 saved_at = time.monotonic()
-                if self._any_process(stop.requested) and self.place.epoch <= self.settings.epochs:
+                pauses = stop.requested or self.progress.pauses_after(self.place.epoch - 1)
+                if self._any_process(pauses) and self.place.epoch <= self.settings.epochs:
                     raise self._interrupted()
         return self.place
 
@@ -266,9 +284,9 @@ class Trainer:
         if not rows:
             return None
         self.model.network.eval()
-        lengths = [len(row) for row in rows]
-        pieces = micro_batches(self._share(range(len(rows))), lengths, self.settings.micro_batch_tokens)
-        loss_sum = sum(self.model.loss_sum([rows[row] for row in piece]).item() for piece in pieces)
+        objective = CrossEntropy(self.model, rows, self.frozen)
+        pieces = micro_batches(self._share(range(len(rows))), objective.lengths, self.settings.micro_batch_tokens)
+        loss_sum = sum(objective.loss_sum(piece).item() for piece in pieces)
         return self._sum_over_processes(loss_sum) / sum(len(row.target_ids) for row in rows)
 
     def _validation_score(self) -> float | None:
@@ -299,6 +317,7 @@ class Trainer:
             self.trained_info.save(new)
 
     def _checkpoint(self) -> None:
+        random_numbers = self._gather(random_state())
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -306,9 +325,9 @@ class Trainer:
             "masters": self.masters.state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random": random_numbers,
         }
+        self.folder.sync_metrics()
         save_checkpoint(self.folder.checkpoints_path, self.place.step, state)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -317,11 +336,24 @@ class Trainer:
         self.masters.load(state["masters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        random_numbers = state["random"]
+        if self.accelerator.process_index < len(random_numbers):  # of more processes than before, the others begin anew
+            set_random_state(random_numbers[self.accelerator.process_index])
         if self.accelerator.is_main_process:
+            recover_folder(self.folder.adapter_path if self.model.peft is not None else self.folder.model_path)
             self.folder.keep_metrics(self.place.metric_rows)
+
+    @contextmanager
+    def _full_disk_told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            raise RunError(
+                f"No room left on the disk of {self.folder.path} after step {self.place.step}; what was saved before "
+                f"is whole. Make room, then go on: tomtat train --resume {self.folder.path}"
+            ) from None
 
     def _log(self, **row: Any) -> None:
         self.place = replace(self.place, metric_rows=self.place.metric_rows + 1)
@@ -339,6 +371,14 @@ class Trainer:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.model.device)
         return float(self.accelerator.reduce(tensor, reduction="sum"))
+
+    def _gather(self, value: Any) -> list[Any]:
+        """One process's value each, in their order."""
+        if self.accelerator.num_processes == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
 
     def _any_process(self, flag: bool) -> bool:
         return self._sum_over_processes(float(flag)) > 0

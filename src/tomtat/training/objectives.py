@@ -9,23 +9,32 @@ import torch
 from tomtat.config import CalibrateSettings
 from tomtat.models import Encoded, SummarizerModel
 from tomtat.models.base import Choices
+from tomtat.training.cache import FrozenStates
+from tomtat.training.rows import Lengths, rough_lengths
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    train: list[Encoded]
-    validation: list[Encoded]
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
     references: list[tuple[str, ...]]
     """Of each validation row."""
     candidates: list[list[list[int]]]
     """Target ids of each training row's candidates, the best first; no list at all where references are learned."""
 
+    @property
+    def seen_each_epoch(self) -> list[Sequence[Encoded]]:
+        """Rows whose cross entropy is asked for again and again."""
+        return [self.validation] if self.candidates else [self.train, self.validation]
+
 
 class Objective(Protocol):
     """Training rows go by their numbers. Neither sum depends on how rows are batched."""
 
-    lengths: list[int]
-    """Tokens of each row, for batches of alike ones."""
+    lengths: Sequence[int]
+    """Tokens of each row, for micro-batches within a budget; asking for one may encode its row."""
+    rough_lengths: Sequence[int]
+    """The same, estimated where that is quicker, for batches of alike rows."""
 
     def weight(self, rows: Sequence[int]) -> int:
         """What the loss of these rows is divided by, to make it a mean."""
@@ -33,23 +42,30 @@ class Objective(Protocol):
     def loss_sum(self, rows: Sequence[int]) -> torch.Tensor: ...
 
 
-def objective_for(model: SummarizerModel, data: TrainingData, settings: CalibrateSettings) -> Objective:
-    return RankCandidates(model, data, settings) if data.candidates else CrossEntropy(model, data.train)
+def objective_for(
+    model: SummarizerModel, data: TrainingData, settings: CalibrateSettings, frozen: FrozenStates | None = None
+) -> Objective:
+    return RankCandidates(model, data, settings) if data.candidates else CrossEntropy(model, data.train, frozen)
 
 
 class CrossEntropy:
     """Mean over the real target tokens, in nats."""
 
-    def __init__(self, model: SummarizerModel, rows: list[Encoded]) -> None:
+    def __init__(self, model: SummarizerModel, rows: Sequence[Encoded], frozen: FrozenStates | None = None) -> None:
         self.model = model
         self.rows = rows
-        self.lengths = [len(row) for row in rows]
+        self.frozen = frozen
+        self.lengths: Sequence[int] = Lengths(rows)
+        self.rough_lengths: Sequence[int] = rough_lengths(rows)
 
     def weight(self, rows: Sequence[int]) -> int:
         return sum(len(self.rows[row].target_ids) for row in rows)
 
     def loss_sum(self, rows: Sequence[int]) -> torch.Tensor:
-        return self.model.loss_sum([self.rows[row] for row in rows])
+        chosen = [self.rows[row] for row in rows]
+        if self.frozen is None:
+            return self.model.loss_sum(chosen)
+        return self.model.loss_sum(chosen, self.frozen.of(chosen))
 
 
 class RankCandidates:
@@ -62,7 +78,8 @@ class RankCandidates:
             Choices(row.prompt_ids, [row.target_ids, *candidates])
             for row, candidates in zip(data.train, data.candidates, strict=True)
         ]
-        self.lengths = [len(row) for row in self.rows]
+        self.lengths: Sequence[int] = [len(row) for row in self.rows]
+        self.rough_lengths: Sequence[int] = self.lengths
 
     def weight(self, rows: Sequence[int]) -> int:
         return len(rows)

@@ -1,0 +1,124 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from test_frozen_cache import encoded, prepared, tiny_bart  # noqa: F401
+from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSettings
+from tomtat.models import attention, load_base
+from tomtat.models.adapters import prepare_training, trainable_state
+from tomtat.models.attention import quick_attention
+from tomtat.models.dropout import quick_dropout
+from tomtat.models.fused import fused_lora
+from tomtat.models.precision import cast_parameters
+
+
+class Layer:
+    is_causal = True
+    num_key_value_groups = 3
+
+
+def as_heads(heads: int) -> torch.Tensor:
+    return torch.randn(2, 30, heads, 16).transpose(1, 2).requires_grad_()
+
+
+MASK = torch.ones(2, 1, 30, 30, dtype=torch.bool).tril()
+MASK[1, :, 6:, 5] = False
+
+
+@pytest.mark.parametrize("held", [1 << 23, 1])
+@pytest.mark.parametrize(
+    ("mask", "options"),
+    [(None, {}), (MASK, {}), (None, {"is_causal": False}), (None, {"position_bias": torch.randn(1, 9, 30, 30)}),
+     (MASK, {"position_bias": torch.randn(1, 9, 30, 30), "scaling": 1.0})],
+)  # fmt: skip
+def test_attention_by_products_is_attention(
+    mask: torch.Tensor | None, options: dict[str, Any], held: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attention, "HELD", held)
+    torch.manual_seed(0)
+    parts = [as_heads(9), as_heads(3), as_heads(3)]
+    wanted, _ = sdpa_attention_forward(Layer(), *parts, mask, **options)  # type: ignore[arg-type]
+    found = attention._attend(Layer(), *parts, mask, **options)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    direction = torch.randn_like(wanted)
+    for one, other in zip(
+        torch.autograd.grad(found, parts, direction), torch.autograd.grad(wanted, parts, direction), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_attention_with_dropout_has_the_gradient_of_what_it_did():
+    torch.manual_seed(0)
+    parts = [part.detach().double().requires_grad_() for part in (as_heads(3), as_heads(3), as_heads(3))]
+
+    def attend(*parts: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(5)
+        return attention._attend(Layer(), *parts, None, dropout=0.3)
+
+    assert torch.autograd.gradcheck(attend, [part[:1, :, :4, :3].detach().requires_grad_() for part in parts])
+
+
+def test_quick_dropout_keeps_the_mean_and_the_rate_and_only_in_training():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Dropout(0.1))
+    values = torch.ones(1000, 301, requires_grad=True)
+    with quick_dropout(network):
+        dropped = network(values)
+        [gradient] = torch.autograd.grad(dropped.sum(), values)
+        network.eval()
+        assert torch.equal(network(values), values)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.1, abs=0.002)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.002)
+    assert torch.equal(gradient, dropped)
+    # Neighbours, and places four apart, which share a number, are dropped independently.
+    for distance in (1, 2, 4):
+        both = (dropped.flatten()[distance:] == 0) & (dropped.flatten()[:-distance] == 0)
+        assert float(both.float().mean()) == pytest.approx(0.01, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_bart", "tiny_llama"])
+def test_in_bf16_a_network_says_nearly_the_same_with_quick_attention(name: str, request: pytest.FixtureRequest):
+    model = prepared(request.getfixturevalue(name), "all-linear")
+    cast_parameters(model.network, torch.bfloat16)
+    rows = encoded(model)
+    usual = model.loss_sum(rows).item()
+    with quick_attention():
+        quick = model.loss_sum(rows).item()
+    assert quick == pytest.approx(usual, rel=5e-3)
+    assert quick != usual or name == "tiny_t5"
+    assert model.loss_sum(rows).item() == usual
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_bart", "tiny_llama"])
+def test_fused_layers_have_pefts_loss_and_gradients(name: str, request: pytest.FixtureRequest):
+    model = prepared(request.getfixturevalue(name), "all-linear")
+    rows = encoded(model)
+
+    def loss_and_gradients() -> tuple[float, list[torch.Tensor]]:
+        model.network.zero_grad()
+        loss = model.loss_sum(rows)
+        loss.backward()
+        return loss.item(), [weight.grad.clone() for weight in trainable_state(model.network).values()]  # type: ignore[union-attr]
+
+    loss, gradients = loss_and_gradients()
+    with fused_lora(model.network):
+        fused_loss, fused_gradients = loss_and_gradients()
+    assert fused_loss == pytest.approx(loss, rel=1e-6)
+    for fused, gradient in zip(fused_gradients, gradients, strict=True):
+        assert float((fused - gradient).norm()) < 1e-5 * float(gradient.norm()) + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("lora", "fused"),
+    [({}, True), ({"dropout": 0.1}, False), ({"use_dora": True}, False), ({"options": {"lora_bias": True}}, False)],
+    ids=str,
+)
+def test_what_is_not_plain_lora_is_left_to_peft(tiny_llama: Path, lora: dict[str, Any], fused: bool):
+    model = load_base(ModelSettings(name=str(tiny_llama)), PromptSettings())
+    prepare_training(model, LoraSettings(**lora), TrainSettings())
+    with fused_lora(model.network):
+        assert any("forward" in module.__dict__ for module in model.network.modules()) == fused
+    assert not any("forward" in module.__dict__ for module in model.network.modules())
