@@ -2,18 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := $(VENV)/clients
 
 .PHONY: quickstart test check format clean
 
 quickstart: $(VENV)/installed ## fine-tune, score and compare the embedded model on the bundled conversations
 	$(BIN)/tomtat train recipes/quickstart.toml --evaluate --show 3
 
-test: $(VENV)/installed-dev ## all tests, those with real weights too
+test: $(VENV)/installed-dev $(CLIENTS)/installed ## all tests, those with real weights too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(VENV)/installed-dev ## format, lint, type-check, fast tests
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
@@ -29,6 +30,13 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Libraries whose newest releases want other versions than constraints.txt has: tests/test_clients.py runs them from here.
+$(CLIENTS)/installed: $(BIN)/python examples/requirements.txt
+	@echo "Installing the clients of examples/requirements.txt into $(CLIENTS) ..."
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --no-deps --no-compile -r examples/requirements.txt
 	@touch $@
 
 clean: ## the environment and caches of tools; run folders stay

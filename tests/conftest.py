@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True)
+def states_of_frozen_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not in the user's cache."""
+    monkeypatch.setenv("TOMTAT_STATES", str(tmp_path / "states"))
+    return tmp_path / "states"
+
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -20,6 +29,15 @@ WORDS = (
     "the meeting moves from monday to friday because nina is ill and room four is painted summarize summary text short "
     "few sentences following user assistant system in a few {braces} 1 2 3 4 5 6 7 8 9 0 . , : ? ! # Person1 Person2"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fp32_where_nothing_is_said() -> Iterator[None]:
+    """A machine with fast bf16 would choose it, and there the company in a batch decides what a random model says."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("torch"):  # the environment of tests/test_clients.py has none
+            patch.setattr("tomtat.models.precision.bf16_speedup", lambda device: 0.0)
+        yield
 
 
 def byte_tokenizer(special: dict[str, str], template: str | None, ends_with: str | None) -> Any:

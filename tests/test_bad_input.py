@@ -39,10 +39,10 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "only blank lines": (train_on(b"\n\n"), "is empty"),
     "cut JSON": (train_on(GOOD + GOOD[:30]), "line 2: not valid JSON"),
     "not UTF-8": (train_on(GOOD + b'{"dialogue": "caf\xe9", "summary": "s"}'), "line 2: not UTF-8"),
-    "a folder for a file": (lambda folder: ["train", "--train", folder, "--out", folder / "out"], "is a folder"),
+    "a folder for a file": (lambda folder: ["train", "--train", folder, "--out", folder / "out"], "is a folder without files that can be read"),
     "a file that is not there": (lambda folder: ["train", "--train", folder / "no.jsonl", "--out", folder / "out"], "There is no file"),
     "a slice beyond the rows": (lambda folder: ["train", "--train", f"{file('a.jsonl', GOOD)(folder)}[:5]", "--out", folder / "out"], "there are only 1 rows"),
-    "an unknown format": (lambda folder: ["train", "--train", file("a.xlsx.csv", GOOD)(folder), "--out", folder / "out"], "not read yet"),
+    "an unknown format": (lambda folder: ["train", "--train", file("a.xlsx", GOOD)(folder), "--out", folder / "out"], ".xlsx files can't be read. Save it as CSV"),
     "unknown setting": (lambda folder: ["train", "--set", "lora.rnk=8", "--out", folder / "out"], "did you mean lora.rank?"),
     "wrong type of a setting": (lambda folder: ["train", "--set", "lora.rank=high", "--out", folder / "out"], "lora.rank: input should be a valid integer"),
     "broken TOML": (recipe(b"[lora\nrank = 8"), "is not valid TOML"),
@@ -56,11 +56,11 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "a run folder that is none": (lambda folder: ["evaluate", folder], "is not a run folder"),
     "a run folder that is not there": (lambda folder: ["evaluate", folder / "runs" / "x"], "There is no run folder"),
     "resuming what is no run": (lambda folder: ["train", "--resume", folder], "is not a run folder"),
-    "resuming with other settings": (lambda folder: ["train", "--resume", folder, "--set", "lora.rank=4"], "run's own settings"),
+    "resuming with other settings": (lambda folder: ["train", "--resume", folder, "--out", "elsewhere"], "run's own folder"),
     "an unwritable --set": (lambda folder: ["train", "--set", "lora.rank"], "write it as name=value"),
     "an empty text": (lambda folder: ["summarize", "x", file("a.txt", b" \n")(folder)], "is empty"),
     "a text that is none": (lambda folder: ["summarize", "x", file("a.txt", b"\xff\xfe\x00\xd8")(folder)], "is not UTF-8"),
-    "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "csv"], "choose auto, text or jsonl"),
+    "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "xls"], "choose auto, text, jsonl, json, csv or parquet"),
     "a bad row to summarize": (lambda folder: ["summarize", "x", file("a.jsonl", b'{"id": "1"}')(folder)], "no field with the text"),
     "a place for summaries that is not there": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--out", folder / "no" / "x"], "is no folder"),
     "a misspelt --on-bad-row": (lambda folder: ["summarize", "x", file("a.jsonl", GOOD)(folder), "--on-bad-row", "stpo"], "choose stop or skip"),
@@ -110,20 +110,20 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_run_resumable(
     save = torch.save
     calls = 0
 
-    def save_until_full(value: Any, path: Path) -> None:
+    def save_until_full(value: Any, file: Any) -> None:
         nonlocal calls
         calls += 1
         if calls > 1:
-            Path(path).write_bytes(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save(value, path)
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(value, file)
 
     monkeypatch.setattr(torch, "save", save_until_full)
     flags = as_flags(small_settings(tiny_t5, data))
     result = tomtat("train", *flags, "--out", tmp_path / "run")
 
     assert result.code == 2
-    assert "No space left on device" in result.err.splitlines()[-1]
+    assert "No room left on the disk" in result.err.splitlines()[-1]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
     monkeypatch.setattr(torch, "save", save)
     assert tomtat("train", "--resume", tmp_path / "run").code == 0

@@ -25,7 +25,7 @@ from tomtat.bulk import Cluster, SummarizerSettings, look_over, open_documents, 
 from tomtat.bulk import documents as documents_module
 from tomtat.data import DataOptions
 from tomtat.errors import ConfigError, DataError, Interrupted, RunError
-from tomtat.summarizer import Summary
+from tomtat.types import Summary
 
 SKIP = DataOptions(needs_summary=False, on_bad_row="skip", or_usual=True)
 
@@ -395,7 +395,7 @@ def test_a_cluster_writes_the_same_rows_although_a_worker_is_killed(
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     path = write_jsonl(tmp_path / "big.jsonl", [*rows(150), {"txt": "bad"}, *rows(10), *[{"text": "a b"}] * 50])
-    settings = SummarizerSettings(str(tiny_t5), "cpu", generate={"max_new_tokens": 24})
+    settings = SummarizerSettings(str(tiny_t5), "cpu", generate={"max_new_tokens": 24}, precision="fp32")
     expected, out = tmp_path / "expected.jsonl", tmp_path / "out.jsonl"
     summarize_file(settings, path, expected, options=SKIP)
     rays: list[Any] = []

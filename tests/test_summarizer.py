@@ -113,6 +113,31 @@ def test_truncate_reads_the_beginning_and_says_how_much():
     assert (summary.pieces, summary.share_read) == (1, 0.25)
 
 
+@pytest.mark.parametrize("long_inputs", ["truncate", "tree"])
+def test_what_is_drawn_says_how_much_was_read_as_the_first_summary_does(long_inputs: str):
+    summarizer = Summarizer(FirstWordEngine(), Decoding(10), 20, long_inputs=long_inputs)
+    source = " ".join(map(str, range(80)))
+    [first] = summarizer.generate([source])
+
+    [drawn] = summarizer.draw([source], 3)
+    [told, *_] = drive(summarizer.drawing(source, 3), summarizer.engine)
+
+    for one in (*drawn, told):
+        assert (one.share_read, one.pieces) == (first.share_read, first.pieces)
+    assert (first.share_read < 1) == (long_inputs == "truncate")
+    assert len(drawn) == 3
+
+
+def drive(way: Any, engine: Any) -> list[Any]:
+    """What a way of telling comes to, with an engine that answers it."""
+    asked = next(way)
+    while True:
+        try:
+            asked = way.send(engine.candidates(asked.rows, asked.decoding))
+        except StopIteration as end:
+            return end.value
+
+
 def test_a_model_that_says_nothing_of_the_pieces_still_ends():
     engine = FirstWordEngine()
     engine.candidates = lambda rows, decoding, *rest: [[Generation("", 1, 1, "stop")] for _ in rows]  # type: ignore[method-assign]

@@ -31,3 +31,12 @@ class Interrupted(TomtatError):
 
 class StoreError(TomtatError):
     """A store can't be opened, read or written as asked."""
+
+
+class BudgetError(TomtatError):
+    """A budget of tokens is too small for what must be sent in any case."""
+
+    def __init__(self, message: str, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+        """The smallest budget that works, in tokens."""

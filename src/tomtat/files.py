@@ -1,5 +1,6 @@
 """Writing files so that a kill or a full disk leaves the old content or the new, never a half."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether this is what comes of writing where there is no room; safetensors tells it by words alone."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in full:
+        return True
+    return any(f"os error {number}" in str(error) for number in full)
 
 
 @contextmanager
@@ -21,9 +30,8 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    for path in new.rglob("*"):
-        if path.is_file():
-            sync(path)
+    for path in [*new.rglob("*"), new]:
+        sync(path)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
@@ -44,9 +52,12 @@ def write_text(path: Path, text: str) -> None:
     _write(path, [text])
 
 
-def _write(path: Path, parts: Iterable[str]) -> None:
+def _write(path: Path, parts: Iterable[str], private: bool = False) -> None:
     new = path.with_name(path.name + ".new")
     try:
+        if private:
+            new.unlink(missing_ok=True)
+            new.touch(mode=0o600)
         with new.open("w", encoding="utf-8") as file:
             file.writelines(parts)
         sync(new)
@@ -56,8 +67,9 @@ def _write(path: Path, parts: Iterable[str]) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """private: only the file's owner may read it."""
+    _write(path, [json.dumps(value, ensure_ascii=False, indent=2) + "\n"], private)
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:

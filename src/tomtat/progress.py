@@ -15,6 +15,10 @@ class Progress:
     def note(self, text: str) -> None:
         """One line worth keeping on the screen."""
 
+    def pauses_after(self, epoch: int) -> bool:
+        """Whether training is to stop after this epoch, to be gone on with later."""
+        return False
+
     @contextmanager
     def task(self, name: str, total: int, unit: str = "examples", done: int = 0) -> Iterator[Advance]:
         """Work of `total` units; call the value with each number done and, where wanted, figures such as the loss."""

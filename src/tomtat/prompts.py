@@ -8,6 +8,8 @@ from tomtat.types import Message, Source
 SEQ2SEQ_TEMPLATE = "summarize: {text}"
 """The prefix T5 was trained with (Raffel et al. 2020, appendix D.14)."""
 
+PLAIN_TEMPLATE = "{text}"
+
 CHAT_TEMPLATE = "Summarize the following text in a few short sentences.\n\n{text}"
 
 SPEAKERS = {"user": "User", "assistant": "Assistant", "system": "System", "tool": "Tool"}
@@ -19,15 +21,17 @@ class Prompt:
 
     template: str
     system: str | None = None
+    language: str | None = None
+    """ISO 639-1 code of the sources, for models that are told it (mBART)."""
+    summary_language: str | None = None
 
     def render(self, text: str) -> str:
         # Not str.format: articles and code are full of braces.
         return self.template.replace("{text}", text, 1)
 
 
-def choose_prompt(settings: PromptSettings, is_encoder_decoder: bool) -> Prompt:
-    default = SEQ2SEQ_TEMPLATE if is_encoder_decoder else CHAT_TEMPLATE
-    return Prompt(settings.template or default, settings.system)
+def choose_prompt(settings: PromptSettings, default_template: str) -> Prompt:
+    return Prompt(settings.template or default_template, settings.system, settings.language, settings.summary_language)
 
 
 def source_text(source: Source) -> str:

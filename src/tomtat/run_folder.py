@@ -1,7 +1,7 @@
 """A run on disk.
 
 config.toml          the resolved settings
-run.json             base model with its hash, versions, precision, rows and limits of the data
+run.json             base model, data and settings with their hashes, versions, precision: what --resume compares with
 metrics.jsonl        a row per step and per epoch
 adapter/             the best adapter, in PEFT's format, with tomtat.json (model/ after full fine-tuning)
 candidates.jsonl     summaries drawn from the run with their scores, which `tomtat train --candidates` learns from
@@ -23,7 +23,7 @@ from typing import Any
 
 from tomtat.config import RunConfig, load_config
 from tomtat.errors import RunError
-from tomtat.files import write_json, write_json_lines, write_text
+from tomtat.files import sync, write_json, write_json_lines, write_text
 
 
 class RunFolder:
@@ -113,6 +113,11 @@ class RunFolder:
     def log(self, row: dict[str, Any]) -> None:
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def sync_metrics(self) -> None:
+        """Rows that a checkpoint counts must not be lost when the machine stops; call before it is written."""
+        if self.metrics_path.exists():
+            sync(self.metrics_path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows written so far; a last line that a kill cut short is left out."""

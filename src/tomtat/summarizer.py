@@ -1,15 +1,15 @@
 """Text or chat of any length in, summary out."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tomtat.config import build_config
-from tomtat.data.rows import BadRow, to_message
+from tomtat.data.rows import as_source
 from tomtat.engines import Engine, open_engine
-from tomtat.errors import DataError
 from tomtat.models import NO_LIMITS, Decoding, Encoded, Limits, LongInputs, SummarizerModel
 from tomtat.models.decoding import decoding_of
 from tomtat.progress import Progress
@@ -18,19 +18,22 @@ from tomtat.ranking import best
 from tomtat.run_folder import RunFolder
 from tomtat.text.limits import at_most_words, first_sentences, whole_sentences
 from tomtat.text.pieces import pieces
-from tomtat.types import Generation, Message, Source
+from tomtat.types import Generation, Source, Summary
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Summary(Generation):
-    """A generation, and what was read for it. Tokens are counted over all pieces."""
+class Asked:
+    """What an engine is to write on the way to a summary: of some pieces, or at last of the whole."""
 
-    pieces: int = 1
-    """How many pieces the source was read in."""
-    share_read: float = 1.0
-    """Share of the source's tokens that were read; below 1 only where long inputs are truncated."""
+    rows: list[Encoded]
+    decoding: Decoding
+    is_last: bool
+
+
+Answers = Sequence[Sequence[Generation]]
+"""`decoding.candidates` generations per row."""
 
 
 @dataclass
@@ -45,7 +48,6 @@ class _Node:
     prompt_tokens: int = 0
     new_tokens: int = 0
     near_ties: int = 0
-    parts: list[str] = field(default_factory=list)
 
     def count(self, generation: Generation) -> None:
         self.prompt_tokens += generation.prompt_tokens
@@ -53,6 +55,8 @@ class _Node:
         self.near_ties += generation.near_ties
 
 
+DRAWN_TEMPERATURE = 0.7
+"""Of `draw`: the one that candidates for training are drawn with too."""
 _INNER = Limits(whole_sentences=True)
 """Of a piece's summary: half a sentence would be read as if it said something."""
 
@@ -71,7 +75,10 @@ class Summarizer:
         max_source_tokens: int,
         limits: Limits = NO_LIMITS,
         long_inputs: LongInputs = "tree",
+        name: str = "",
     ) -> None:
+        self.name = name or engine.name
+        """What it was loaded from."""
         self.engine = engine
         self.decoding = decoding
         self.max_source_tokens = max_source_tokens
@@ -101,6 +108,7 @@ class Summarizer:
             opened.max_source_tokens,
             opened.limits,
             opened.long_inputs,
+            os.fspath(path),
         )
 
     def ask_for(self, generate: Mapping[str, Any]) -> None:
@@ -133,7 +141,7 @@ class Summarizer:
         while not self._fits(node.text):
             self._climb([node], Progress(), "pieces")
         row = self._encode(node.text)
-        if self.limits != NO_LIMITS or self.decoding.candidates > 1:
+        if not self.tells_as_it_writes:
             yield self._best(self.engine.candidates([row], self.decoding)[0], node).text
             return
         for piece in self.engine.stream(row, self.decoding):
@@ -145,12 +153,51 @@ class Summarizer:
     ) -> list[Summary]:
         """One summary per source, in order. All pieces of all sources go through the engine together."""
         progress = progress or Progress()
-        nodes = self._nodes(sources)
-        while long := [node for node in nodes if not self._fits(node.text)]:
-            self._climb(long, progress, f"{name}: pieces")
+        nodes = self._read(sources, progress, name)
         rows = [self._encode(node.text) for node in nodes]
         found = self.engine.candidates(rows, self.decoding, progress, name)
         return [self._best(candidates, node) for candidates, node in zip(found, nodes, strict=True)]
+
+    def draw(self, sources: Iterable[Source], count: int) -> list[list[Generation]]:
+        """`count` other summaries of each source, drawn at random: for those whose first one can't be used."""
+        nodes = self._read(sources, Progress(), "summarizing")
+        found = self.engine.candidates([self._encode(node.text) for node in nodes], self._drawn(count))
+        return [self._others(drawn, node) for drawn, node in zip(found, nodes, strict=True)]
+
+    def count_tokens(self, text: str) -> int:
+        """What `max_source_tokens` is counted in."""
+        return self._count(text)
+
+    def reading(self, source: Source) -> Generator[Asked, Answers, Summary]:
+        """The way to one summary, for who runs the engine: says what is to be written next, and takes the answers."""
+        node = yield from self._climbing(source)
+        (candidates,) = yield Asked([self._encode(node.text)], self.decoding, is_last=True)
+        return self._best(candidates, node)
+
+    def drawing(self, source: Source, count: int) -> Generator[Asked, Answers, list[Generation]]:
+        """The same for `draw`."""
+        node = yield from self._climbing(source)
+        (candidates,) = yield Asked([self._encode(node.text)], self._drawn(count), is_last=True)
+        return self._others(candidates, node)
+
+    @property
+    def tells_as_it_writes(self) -> bool:
+        """Whether what is written first is what the summary begins with."""
+        return self.limits == NO_LIMITS and self.decoding.candidates == 1
+
+    def _climbing(self, source: Source) -> Generator[Asked, Answers, _Node]:
+        (node,) = self._nodes([source])
+        while not self._fits(node.text):
+            answers = yield Asked(self._cut(node), self._inner, is_last=False)
+            self._join(node, answers)
+        return node
+
+    def _read(self, sources: Iterable[Source], progress: Progress, name: str) -> list["_Node"]:
+        """The sources, those that are too long as the joined summaries of their pieces."""
+        nodes = self._nodes(sources)
+        while long := [node for node in nodes if not self._fits(node.text)]:
+            self._climb(long, progress, f"{name}: pieces")
+        return nodes
 
     def _nodes(self, sources: Iterable[Source]) -> list[_Node]:
         texts = [source_text(source) for source in sources]
@@ -171,21 +218,25 @@ class Summarizer:
 
     def _climb(self, nodes: Sequence[_Node], progress: Progress, name: str) -> None:
         """One level: each node's text becomes the joined summaries of its pieces."""
-        rows: list[Encoded] = []
-        owners: list[_Node] = []
-        for node in nodes:
-            found = [self._encode(piece) for piece in pieces(node.text, self._count, self.max_source_tokens)]
-            node.pieces = node.pieces or len(found)
-            node.parts = []
-            rows += found
-            owners += [node] * len(found)
-        for node, candidates in zip(owners, self.engine.candidates(rows, self._inner, progress, name), strict=True):
+        cut = [self._cut(node) for node in nodes]
+        rows = [row for rows in cut for row in rows]
+        answers = iter(self.engine.candidates(rows, self._inner, progress, name))
+        for node, rows in zip(nodes, cut, strict=True):
+            self._join(node, list(islice(answers, len(rows))))
+
+    def _cut(self, node: _Node) -> list[Encoded]:
+        found = [self._encode(piece) for piece in pieces(node.text, self._count, self.max_source_tokens)]
+        node.pieces = node.pieces or len(found)
+        return found
+
+    def _join(self, node: _Node, answers: Answers) -> None:
+        parts = []
+        for candidates in answers:
             for candidate in candidates:
                 node.count(candidate)
-            node.parts.append(held_to(_INNER, candidates[0]))
-        for node in nodes:
-            # A model that says nothing of each piece leaves the beginning to be read.
-            node.text = "\n".join(filter(None, node.parts)) or self.model.cut(node.source, self.max_source_tokens)[0]
+            parts.append(held_to(_INNER, candidates[0]))
+        # A model that says nothing of each piece leaves the beginning to be read.
+        node.text = "\n".join(filter(None, parts)) or self.model.cut(node.source, self.max_source_tokens)[0]
 
     @property
     def _inner(self) -> Decoding:
@@ -193,6 +244,21 @@ class Summarizer:
         limit = max(1, self.max_source_tokens // 4)
         short = min(self.decoding.max_new_tokens, limit)
         return replace(self.decoding, max_new_tokens=short, candidates=1, temperature=0.0)
+
+    def _drawn(self, count: int) -> Decoding:
+        # The first of several candidates is the greedy one, which is no other.
+        return replace(self.decoding, num_beams=1, candidates=count + 1, temperature=DRAWN_TEMPERATURE)
+
+    def _others(self, drawn: Sequence[Generation], node: _Node) -> list[Generation]:
+        """Summaries too, so that of these as well is known how much of the source was read."""
+        return [
+            Summary(
+                **asdict(one) | {"text": held_to(self.limits, one)},
+                pieces=node.pieces or 1,
+                share_read=node.share_read,
+            )
+            for one in drawn[1:]
+        ]
 
     def _best(self, candidates: Sequence[Generation], node: _Node) -> Summary:
         for candidate in candidates:
@@ -221,18 +287,3 @@ def held_to(limits: Limits, generation: Generation) -> str:
     if limits.max_sentences is not None:
         text = first_sentences(text, limits.max_sentences)
     return at_most_words(text, limits.max_words) if limits.max_words is not None else text
-
-
-def as_source(source: "Source | Sequence[dict[str, Any] | Message]") -> Source:
-    if isinstance(source, str):
-        if not source.strip():
-            raise DataError("The text to summarize is empty.")
-        return source.strip()
-    if not source:
-        raise DataError("The conversation to summarize has no messages.")
-    try:
-        return tuple(
-            item if isinstance(item, Message) else to_message(item, number) for number, item in enumerate(source, 1)
-        )
-    except BadRow as error:
-        raise DataError(f"The conversation can't be read: {error}.") from None

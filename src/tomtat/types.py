@@ -1,6 +1,6 @@
 """Values that cross stages: small, frozen, without torch, SQL or HTTP."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -64,8 +64,19 @@ class Generation:
     """Generated tokens, the end token included."""
     finish_reason: FinishReason
     """`length` when the limit cut the text."""
-    near_ties: int = 0
-    """Tokens whose runner-up was so close that rounding decided, and with it the company in a batch."""
+    near_ties: int = field(default=0, compare=False)
+    """Tokens whose runner-up was so close that rounding decided, and with it the company in a batch; so no part of
+    what makes two equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(Generation):
+    """A generation, and what was read for it. Tokens are counted over all pieces."""
+
+    pieces: int = 1
+    """How many pieces the source was read in."""
+    share_read: float = 1.0
+    """Share of the source's tokens that were read; below 1 only where long inputs are truncated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Many documents: a JSON Lines file of any size into a file of summaries, on this machine or on a Ray cluster.
+"""Many documents: files of any format and size into a file of summaries, on this machine or on a Ray cluster.
 
     summarize_file("runs/mine", "big.jsonl", "summaries.jsonl")
 

@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tomtat.bulk.documents import Documents, Window, judge
+from tomtat.bulk.documents import Address, Documents, Window, judge
 from tomtat.bulk.settings import SummarizerSettings
 from tomtat.bulk.work import Finished, summarize_window
 from tomtat.data import DataOptions
@@ -52,9 +52,11 @@ class Cluster:
         self, settings: SummarizerSettings, documents: Documents, windows: Iterator[Window], advance: Advance
     ) -> Generator[Finished, None, None]:
         """Windows in order. ConfigError without Ray, cluster or file; RunError where workers fail again and again."""
-        path = Path(documents.place)
-        if not path.is_file():
-            raise ConfigError(f"--ray reads a file, and {documents.place} is none. Save it to one first.")
+        path = documents.source.line_file()
+        if path is None:
+            raise ConfigError(
+                f"--ray reads one file of JSON Lines in UTF-8, and {documents.place} is none. Save it as one first."
+            )
         with _connected(self.address) as ray:
             parts = [_part(number, window) for number, window in enumerate(windows)]
             work = _Work(settings.absolute(), documents.options, documents.doubled)
@@ -117,7 +119,7 @@ class _Work:
 
     settings: SummarizerSettings
     options: DataOptions
-    doubled: Mapping[int, int]
+    doubled: Mapping[Address, Address]
 
 
 class _Worker:

@@ -40,15 +40,17 @@ def summarize_file(
     cluster: Cluster | None = None,
     progress: Progress | None = None,
 ) -> BulkReport:
-    """Summarize each row of a JSON Lines file into a row of `out`, or go on where an earlier call was stopped.
+    """Summarize each row of a source into a row of `out`, or go on where an earlier call was stopped.
+
+    A source is what `data/sources.py` reads: files of any format and size, folders, patterns, `-`.
 
     DataError for bad rows, before any work; RunError if `out` holds something else (`overwrite` replaces that), is
     being written or can't be; Interrupted after Ctrl-C.
     """
     settings = model if isinstance(model, SummarizerSettings) else SummarizerSettings(str(model))
     options = options or DataOptions(needs_summary=False, or_usual=True)
-    with open_documents(documents) as file:
-        found = look_over(file, str(documents), options, progress)
+    with open_documents(documents, options.source_field) as source:
+        found = look_over(source, str(documents), options, progress)
         return summarize_documents(settings, found, Path(out), overwrite=overwrite, cluster=cluster, progress=progress)
 
 
@@ -114,6 +116,8 @@ def _work(
 
 
 def _require_another_file(documents: Documents, out: Path) -> None:
-    place = Path(documents.place)
-    if out.exists() and place.exists() and out.samefile(place):
-        raise RunError(f"{out} is the file that is read. Name another --out.")
+    if documents.source.reads(out):
+        what = (
+            "is the file that is read" if documents.source.place == str(out) else "lies among the files that are read"
+        )
+        raise RunError(f"{out} {what}. Name another --out.")

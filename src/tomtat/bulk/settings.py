@@ -22,11 +22,15 @@ class SummarizerSettings:
     engine: str = "torch"
     generate: dict[str, Any] = field(default_factory=dict)
     """What is asked for instead of the model's own [generate] settings, such as {"max_words": 30}."""
+    precision: str | None = None
+    """`fp32` or `bf16`; by default as the run was trained, else what is measured to pay where it is loaded: workers on
+    different machines may then round differently."""
 
     def load(self, progress: Progress | None = None) -> Summarizer:
         summarizer = Summarizer.load(
-            self.model, device=self.device, base=self.base, engine=self.engine, progress=progress
-        )
+            self.model, device=self.device, precision=self.precision, base=self.base, engine=self.engine,
+            progress=progress,
+        )  # fmt: skip
         summarizer.ask_for(self.generate)
         return summarizer
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from tomtat.bulk.documents import Window
 from tomtat.progress import Advance, Progress
-from tomtat.summarizer import Summarizer, Summary
-from tomtat.types import Example
+from tomtat.summarizer import Summarizer
+from tomtat.types import Example, Summary
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,24 @@ import typer
 
 from tomtat import __version__
 from tomtat.cli.candidates import candidates_command
+from tomtat.cli.chat import chat_command
 from tomtat.cli.compare import compare_command
+from tomtat.cli.data import data_app
 from tomtat.cli.evaluate import evaluate_command
 from tomtat.cli.export import export_command
+from tomtat.cli.init import init_command
+from tomtat.cli.keys import keys_app
+from tomtat.cli.label import label_app
 from tomtat.cli.models import models_app
 from tomtat.cli.params import params_command
 from tomtat.cli.push import push_command
+from tomtat.cli.serve import serve_command
 from tomtat.cli.store import store_app
 from tomtat.cli.summarize import summarize_command
+from tomtat.cli.sweep import sweep_command
 from tomtat.cli.terminal import error_console, program
 from tomtat.cli.train import train_command
+from tomtat.cli.ui import ui_command
 from tomtat.errors import Interrupted, TomtatError
 
 USER_ERROR = 2
@@ -49,14 +57,22 @@ def _options(
     pass
 
 
+app.command("init")(init_command)
 app.command("train")(train_command)
+app.command("sweep")(sweep_command)
 app.command("candidates")(candidates_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("summarize")(summarize_command)
+app.command("chat")(chat_command)
+app.command("serve")(serve_command)
+app.command("ui")(ui_command)
 app.command("params")(params_command)
 app.command("export")(export_command)
 app.command("push")(push_command)
+app.add_typer(data_app, name="data")
+app.add_typer(keys_app, name="keys")
+app.add_typer(label_app, name="label")
 app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
 

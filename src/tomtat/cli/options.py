@@ -12,6 +12,14 @@ OnBadRow = Annotated[
         "--on-bad-row", help="stop (default), or skip: leave bad rows out and write them with their reasons to a file."
     ),
 ]
+SourceField = Annotated[
+    str | None,
+    typer.Option("--source-field", help="Column with the text, where it has no usual name.", metavar="NAME"),
+]
+SummaryField = Annotated[
+    str | None,
+    typer.Option("--summary-field", help="Column with the summary, where it has no usual name.", metavar="NAME"),
+]
 Base = Annotated[
     str | None, typer.Option("--base", help="Where the adapter's base model lies here, if not where it was trained.")
 ]

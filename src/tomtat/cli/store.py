@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tomtat.cli.terminal import TerminalProgress, console, error_console, print_table
+from tomtat.cli.terminal import TerminalProgress, console, error_console, harmless, print_table
 
 if TYPE_CHECKING:
     from tomtat.store import SqlStore, Turn
@@ -44,7 +44,7 @@ def list_command(store: Place = None, tenant: TenantName = "default", user: User
 
     tomtat store list --user ann
     """
-    with _open(store, tenant) as opened:
+    with open_place(store, tenant) as opened:
         rows = [
             [found.conversation, found.user or "-", str(found.last), str(found.branch + 1), _day(found.created)]
             for found in opened.conversations(user=user)
@@ -66,7 +66,7 @@ def history_command(
 
     tomtat store history chat-1 --newest 20
     """
-    with _open(store, tenant) as opened:
+    with open_place(store, tenant) as opened:
         turns = opened.history(conversation, branch=branch, newest=newest, last=last)
     for turn in turns:
         if as_json:
@@ -89,7 +89,7 @@ def search_command(
 
     tomtat store search "which order came cracked?" --in chat-1
     """
-    with _open(store, tenant, meaning) as opened:
+    with open_place(store, tenant, meaning) as opened:
         hits = opened.search(query, conversation=conversation, user=user, limit=limit)
     if not hits:
         error_console.print("Nothing found.")
@@ -100,7 +100,7 @@ def search_command(
 @store_app.command("stats")
 def stats_command(store: Place = None, tenant: TenantName = "default") -> None:
     """How much there is, and how much room it takes."""
-    with _open(store, tenant) as opened:
+    with open_place(store, tenant) as opened:
         found = opened.stats()
     rows = [
         ["conversations", f"{found.conversations:,}"],
@@ -131,7 +131,7 @@ def export_command(
     from tomtat.errors import StoreError
     from tomtat.files import write_json_lines
 
-    with _open(store, tenant) as opened:
+    with open_place(store, tenant) as opened:
         rows = opened.export(conversation=conversation, user=user)
         if out is None:
             for row in rows:
@@ -157,7 +157,7 @@ def import_command(
 
     tomtat store import chats.jsonl
     """
-    with _open(store, tenant) as opened, TerminalProgress().task("import", _count_lines(path), "rows") as advance:
+    with open_place(store, tenant) as opened, TerminalProgress().task("import", _count_lines(path), "rows") as advance:
         rows = _told(_rows(path), advance)
         first = next(rows, None)
         if first is not None and "messages" in first:
@@ -192,7 +192,7 @@ def erase_command(
             raise StoreError(f"Erasing {what} can't be undone, and nobody is there to ask: give --yes.")
         if not yes and not typer.confirm(f"Erase {what}? This can't be undone"):
             raise typer.Exit(1)
-    with _open(store, tenant) as opened:
+    with open_place(store, tenant) as opened:
         receipt = opened.erase(conversation=conversation, user=user)
     rows = [
         ["conversations", f"{receipt.conversations:,}"],
@@ -220,7 +220,7 @@ def check_command(
 
     tomtat store check --repair
     """
-    with _open(store, "default") as opened:
+    with open_place(store, "default") as opened:
         health = opened.check(repair=repair)
     if health.is_sound:
         console.print(f"{health.turns:,} turns, all sound.", highlight=False)
@@ -244,13 +244,13 @@ def check_command(
 def tidy_command(store: Place = None, meaning: Meaning = False) -> None:
     """Index, compress and embed what waits: what a store does by itself when it is closed, and a server from time to
     time."""
-    with _open(store, "default", meaning) as opened:
+    with open_place(store, "default", meaning) as opened:
         opened.tidy()
         found = opened.stats()
     console.print(f"{found.disk_bytes / 1e6:.1f} MB on disk.", highlight=False)
 
 
-def _open(place: str | None, tenant: str, meaning: bool = False) -> "SqlStore":
+def open_place(place: str | None, tenant: str, meaning: bool = False) -> "SqlStore":
     from tomtat.store import open_store
 
     embedder = None
@@ -267,8 +267,9 @@ def _print_turn(turn: "Turn", before: str = "") -> None:
     message = turn.message
     who = message.get("name") or message["role"]
     told = text_of({key: value for key, value in message.items() if key != "name"}) or "(nothing to read)"
-    console.print(f"{before}{turn.seq}  {who}  {_day(turn.at)}", style="bold", markup=False, highlight=False)
-    console.print(told + "\n", markup=False, highlight=False, soft_wrap=True)
+    head = harmless(f"{before}{turn.seq}  {who}  {_day(turn.at)}")
+    console.print(head, style="bold", markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(harmless(told) + "\n", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _day(seconds: float) -> str:

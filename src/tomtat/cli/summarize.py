@@ -1,35 +1,43 @@
 """`tomtat summarize`."""
 
-import json
 import sys
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, generate_overrides
+from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, SourceField, generate_overrides
 from tomtat.cli.terminal import TerminalProgress
 from tomtat.files import write_text
 
 if TYPE_CHECKING:
     from tomtat.bulk import BulkReport, Documents, SummarizerSettings
+    from tomtat.data import DataOptions
+    from tomtat.data.sources import Source
+    from tomtat.types import Source as Text
 
 REJECTS_TOLD = 10
-FIRST_LINE_BYTES = 1 << 26
-"""More than a row has; a text may be one line of any length."""
+FORMATS = ("auto", "text", "jsonl", "json", "csv", "parquet")
 
 
 def summarize_command(
     model: Annotated[
         str, typer.Argument(metavar="RUN|MODEL", help="Run folder, or the name or folder of an untuned model.")
     ],
-    file: Annotated[
-        str, typer.Argument(help="A text, or JSON Lines (.jsonl) with a text or messages per row; - is standard input.")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A text or a chat (.txt); or rows: .jsonl, .json, .csv, .tsv, .parquet, also compressed, a folder, "
+            "a pattern in quotes; - is standard input.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default standard output.")] = None,
-    form: Annotated[str, typer.Option("--format", help="auto, text or jsonl: what the input is.")] = "auto",
+    form: Annotated[
+        str, typer.Option("--format", help="auto, text, jsonl, json, csv or parquet: what the input is.")
+    ] = "auto",
+    source_field: SourceField = None,
     engine: Engine = "torch",
     decode: Annotated[
         str | None, typer.Option(help="greedy, beam, sample or mbr (best of several).", metavar="HOW")
@@ -58,9 +66,9 @@ def summarize_command(
         int | None, typer.Option(min=1, help="Processes that hold the model; by default one per GPU or four CPUs.")
     ] = None,
 ) -> None:
-    """Summarize a text (the summary is printed) or JSON Lines (a row with id and summary for each).
+    """Summarize a text (the summary is printed) or rows (a line of JSON with id and summary for each).
 
-    With --out, JSON Lines of any size can be stopped and killed: the same command goes on where it was.
+    With --out, rows of any number can be stopped and killed: the same command goes on where it was.
 
     tomtat summarize runs/quickstart article.txt
 
@@ -68,15 +76,18 @@ def summarize_command(
 
     tomtat summarize runs/quickstart article.txt --decode mbr --max-words 40
 
+    tomtat summarize runs/quickstart 'tickets/*.csv.gz' --source-field description -o summaries.jsonl
+
     cat chats.jsonl | tomtat summarize runs/quickstart - --format jsonl > summaries.jsonl
 
     tomtat summarize runs/quickstart big.jsonl -o summaries.jsonl --ray-address auto
     """
     from tomtat.bulk import Cluster, SummarizerSettings, open_documents, summarize_documents
+    from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
 
-    if form not in ("auto", "text", "jsonl"):
-        raise ConfigError(f"--format {form}: choose auto, text or jsonl.")
+    if form not in FORMATS:
+        raise ConfigError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     if out is not None:
         _require_writable(out)
     cluster = Cluster(ray_address, ray_workers) if ray or ray_address or ray_workers else None
@@ -93,19 +104,24 @@ def summarize_command(
     }
     asked = generate_overrides(overrides) | {name: value for name, value in asked.items() if value is not None}
     settings = SummarizerSettings(model, device, base, engine, asked)
-    place = "standard input" if file == "-" else file
+    options = DataOptions(
+        source_field or _source_field(model),
+        needs_summary=False,
+        on_bad_row=on_bad_row or "stop",
+        or_usual=source_field is None,
+    )
     progress = TerminalProgress()
-    with open_documents(file) as opened:
-        if form == "jsonl" or (form == "auto" and _is_jsonl(file, opened)):
-            documents = _look_over(opened, place, model, on_bad_row or "stop", progress)
+    with open_documents(source, options.source_field, "" if form == "auto" else form) as opened:
+        if opened.single_text():
+            if cluster:
+                raise ConfigError("--ray is for JSON Lines; this is a single text.")
+            _summarize_text(settings, _text(opened), out, progress)
+        else:
+            documents = _look_over(opened, options, progress)
             report = summarize_documents(
                 settings, documents, out, overwrite=overwrite, cluster=cluster, progress=progress
             )
             _tell(report, out, progress)
-        else:
-            if cluster:
-                raise ConfigError("--ray is for JSON Lines; this is a single text.")
-            _summarize_text(settings, _decode(opened.read(), place), out, progress)
 
 
 def _require_writable(out: Path) -> None:
@@ -121,13 +137,11 @@ def _require_writable(out: Path) -> None:
         raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
 
 
-def _look_over(file: BinaryIO, place: str, model: str, on_bad_row: str, progress: TerminalProgress) -> "Documents":
+def _look_over(source: "Source", options: "DataOptions", progress: TerminalProgress) -> "Documents":
     """Usable rows; those left out are told."""
     from tomtat.bulk import look_over
-    from tomtat.data import DataOptions
 
-    options = DataOptions(_source_field(model), needs_summary=False, on_bad_row=on_bad_row, or_usual=True)
-    documents = look_over(file, place, options, progress)
+    documents = look_over(source, source.place, options, progress)
     for reject in islice(documents.rejects() if documents.bad_rows else (), REJECTS_TOLD):
         progress.note(f"left out: {reject.where}: {reject.reason}")
     if documents.bad_rows > REJECTS_TOLD:
@@ -150,7 +164,7 @@ def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) ->
         progress.note(f"{what} longer than the model's input limit and read whole, in pieces.")
 
 
-def _summarize_text(settings: "SummarizerSettings", text: str, out: Path | None, progress: TerminalProgress) -> None:
+def _summarize_text(settings: "SummarizerSettings", text: "Text", out: Path | None, progress: TerminalProgress) -> None:
     summarizer = settings.load(progress)
     [summary] = summarizer.generate([text])
     limit = summarizer.max_source_tokens
@@ -173,26 +187,12 @@ def _source_field(model: str) -> str | None:
     return RunFolder.open(model).config.data.source_field if is_run else None
 
 
-def _decode(content: bytes, place: str) -> str:
+def _text(source: "Source") -> "Text":
+    """A text, or the messages of a chat that was saved as one."""
+    from tomtat.data.rows import to_example
     from tomtat.errors import DataError
 
-    try:
-        text = content.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 text (byte {error.start + 1}). Save it as UTF-8.") from None
-    if not text:
-        raise DataError(f"{place} is empty: there is nothing to summarize.")
-    return text
-
-
-def _is_jsonl(name: str, file: BinaryIO) -> bool:
-    """By its name, or by its first line that is not blank."""
-    if name.endswith((".jsonl", ".ndjson")):
-        return True
-    lines = iter(partial(file.readline, FIRST_LINE_BYTES), b"")
-    first = next((line for line in lines if line.strip(b"\xef\xbb\xbf \r\n\t")), b"")
-    file.seek(0)
-    try:
-        return isinstance(json.loads(first.removeprefix(b"\xef\xbb\xbf")), dict)
-    except ValueError:
-        return False
+    [row] = source.rows()
+    if row.problem:
+        raise DataError(f"{source.place} {row.problem}.")
+    return to_example(row.value, "text", needs_summary=False).source

@@ -1,5 +1,6 @@
 """What a person sees: progress, tables, summaries side by side."""
 
+import re
 import shutil
 import sys
 import time
@@ -84,12 +85,14 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """First column to the left, numbers to the right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None, left: Sequence[int] = (0,)
+) -> None:
+    """First column to the left, numbers to the right; `left` are the places of all columns with words."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         # Escaped, because names of files and systems may have brackets.
-        table.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
+        table.add_column(escape(column), justify="left" if number in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     wide = Console(width=max(console.width, 200)) if not console.is_terminal else console
@@ -135,3 +138,19 @@ def print_epochs(rows: Sequence[dict[str, Any]]) -> None:
             for row in epochs
         ],
     )
+
+
+_ORDERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What a terminal obeys instead of showing it, what turns a line's order round, and letters that nobody sees."""
+
+
+def harmless(text: str) -> str:
+    """A text with its control characters in sight: what somebody said must not colour, move or clear our lines."""
+    return _ORDERS.sub(lambda match: _picture(match[0]), text.replace("\r\n", "\n"))
+
+
+def _picture(sign: str) -> str:
+    code = ord(sign)
+    return chr(0x2400 + code) if code < 0x20 else f"<U+{code:04X}>"

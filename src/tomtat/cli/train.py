@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tomtat.cli.options import Device, OnBadRow, Set, Show
+from tomtat.cli.options import Device, OnBadRow, Set, Show, SourceField, SummaryField
 from tomtat.cli.terminal import TerminalProgress, console, print_epochs, print_next
 
 
@@ -14,7 +14,9 @@ def train_command(
         Path | None, typer.Argument(help="A TOML recipe. Without one, the defaults and the flags below.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder to make; by default runs/RECIPE.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with a stopped run folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with a stopped run folder; its settings hold.")
+    ] = None,
     candidates: Annotated[
         Path | None,
         typer.Option(
@@ -28,6 +30,8 @@ def train_command(
     train: Annotated[str | None, typer.Option(help="Training data (data.train).")] = None,
     validation: Annotated[str | None, typer.Option(help="Validation data (data.validation).")] = None,
     test: Annotated[str | None, typer.Option(help="Test data (data.test).")] = None,
+    source_field: SourceField = None,
+    summary_field: SummaryField = None,
     epochs: Annotated[int | None, typer.Option(help="train.epochs")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="train.learning_rate")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per optimizer step (train.batch_size).")] = None,
@@ -46,6 +50,8 @@ def train_command(
 
     tomtat train --train 'my.jsonl[50:]' --validation 'my.jsonl[:50]' --epochs 3 --out runs/mine
 
+    tomtat train --train mails.csv.gz --source-field mail --summary-field gist --out runs/mails
+
     tomtat train --candidates runs/mine --out runs/better
     """
     from tomtat.config import load_config
@@ -60,6 +66,8 @@ def train_command(
         "data.train": train,
         "data.validation": validation,
         "data.test": test,
+        "data.source_field": source_field,
+        "data.summary_field": summary_field,
         "data.on_bad_row": on_bad_row,
         "train.epochs": epochs,
         "train.learning_rate": learning_rate,
@@ -70,11 +78,9 @@ def train_command(
     given = {name: value for name, value in flags.items() if value is not None}
     progress = TerminalProgress()
     if resume is not None:
-        if recipe or out or settings or given or candidates:
-            raise ConfigError(
-                "--resume goes on with the run's own settings: give no recipe, --out, --set or other setting with it."
-            )
-        folder = resume_run(resume, progress)
+        if out or candidates:
+            raise ConfigError("--resume goes on in the run's own folder: give no --out and no --candidates with it.")
+        folder = resume_run(resume, progress, recipe, _overrides(settings or [], given))
     elif candidates is not None:
         if recipe:
             raise ConfigError(f"--candidates goes on with the settings of {candidates}: give no recipe with it.")

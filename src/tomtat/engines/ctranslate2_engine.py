@@ -60,8 +60,14 @@ class CTranslate2Engine(Engine):
         options = _options(decoding) | {"end_token": self.model.end_token_ids(), "return_end_token": True}
         if self.model.is_encoder_decoder:
             prompts = [names(row.prompt_ids) for row in rows]
+            prefix = names(self.model.target_prefix)
             results: list[Any] = self._runner.translate_batch(
-                prompts, max_decoding_length=decoding.max_new_tokens, max_input_length=0, **options
+                prompts,
+                target_prefix=[prefix] * len(rows) if prefix else None,
+                min_decoding_length=0,  # by default it would not say nothing
+                max_decoding_length=decoding.max_new_tokens,
+                max_input_length=0,
+                **options,
             )
             return results
         if options.pop("no_repeat_ngram_size"):

@@ -96,19 +96,25 @@ def open_engine(
     """`engine` is one of ENGINES; `auto` probes once per model and machine."""
     if engine not in ENGINES:
         raise ConfigError(f"{engine!r} is no engine. Take {', '.join(ENGINES)}.")
-    found = _place(path, device, precision, base)
+    found = place_of(path, device, precision, base)
     info = found.info()
     if engine == "auto":
         from tomtat.engines.probe import fastest
 
         engine = fastest(found, progress or Progress())
-    opened = make_engine(engine, found)
+    return asked_as_trained(make_engine(engine, found), info)
+
+
+def asked_as_trained(engine: Engine, info: TrainedInfo | None) -> Opened:
+    """An engine with what travels with its adapter, or what holds for a model that nobody has fine-tuned."""
     if info is None:
-        return Opened(opened, Decoding(UNTUNED_NEW_TOKENS), UNTUNED_SOURCE_TOKENS, Limits(), "tree")
-    return Opened(opened, info.decoding, info.max_source_tokens, info.limits, info.long_inputs)
+        room = engine.model.source_room(UNTUNED_NEW_TOKENS) or UNTUNED_SOURCE_TOKENS
+        limit = min(UNTUNED_SOURCE_TOKENS, room)
+        return Opened(engine, Decoding(UNTUNED_NEW_TOKENS), limit, Limits(), "tree")
+    return Opened(engine, info.decoding, info.max_source_tokens, info.limits, info.long_inputs)
 
 
-def _place(path: str, device: str, precision: str | None, base: str | None) -> Place:
+def place_of(path: str, device: str = "auto", precision: str | None = None, base: str | None = None) -> Place:
     if (Path(path) / "config.toml").is_file():
         run = RunFolder.open(path)
         config = run.config

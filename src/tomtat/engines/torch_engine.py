@@ -1,7 +1,7 @@
 """Generation with torch: any model, any adapter."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
@@ -104,6 +104,10 @@ class Job:
     def finish(self, lane: Lane, generation: Generation) -> None:
         self._found[lane.copy] = generation
 
+    def answer(self, generations: Sequence[Generation]) -> None:
+        """All at once, by what does not go lane by lane."""
+        self._found = dict(enumerate(generations))
+
 
 class Flight:
     """Jobs that are decoded together, token by token; others join between two tokens, done ones leave."""
@@ -131,6 +135,17 @@ class Flight:
     def add(self, job: Job) -> None:
         self._new.append(job)
         self.jobs += [job] * job.decoding.candidates
+
+    @torch.inference_mode()
+    def drop(self, gone: Collection[Job]) -> None:
+        """Go on without these; their room is free."""
+        flying = len(self.lanes)
+        order = order_of([number for number in range(flying) if self.jobs[number] not in gone])
+        self._new = [job for job in self._new if job not in gone]
+        self.lanes = [self.lanes[number] for number in order]
+        self.jobs = [self.jobs[n] for n in order] + [job for job in self.jobs[flying:] if job not in gone]
+        if order and len(order) < flying and self._network is not None:
+            self._network.keep(order)
 
     @torch.inference_mode()
     def step(self) -> list[Job]:

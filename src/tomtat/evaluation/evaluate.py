@@ -29,9 +29,9 @@ from tomtat.models.precision import cast_parameters
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
-from tomtat.summarizer import Summarizer, Summary
+from tomtat.summarizer import Summarizer
 from tomtat.text import words
-from tomtat.types import Example, Generation, Score, Source
+from tomtat.types import Example, Generation, Score, Source, Summary
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tomtat.text import words
-from tomtat.text.fragments import ngrams
-
-RUN = 8
-NEAR = 0.5
-"""A test row counts as seen if this share of its runs of eight words stands in training rows."""
+from tomtat.text.runs import RUN, RunIndex, hashed
 
 
 @dataclass(frozen=True)
@@ -38,21 +34,10 @@ class Leakage:
 
 def find_leakage(test: Sequence[str], train: Iterable[str], training: str) -> Leakage:
     """Memory goes with the test rows only; training rows are looked at one by one."""
-    texts = [words(text) for text in test]
-    whole = {tuple(text) for text in texts}
-    runs = [frozenset(map(hash, ngrams(text, RUN))) for text in texts]
-    wanted = frozenset().union(*runs)
-    seen_runs: set[int] = set()
-    seen_whole: set[tuple[str, ...]] = set()
-    for text in train:
-        tokens = words(text)
-        if tuple(tokens) in whole:
-            seen_whole.add(tuple(tokens))
-        seen_runs.update(run for run in map(hash, ngrams(tokens, RUN)) if run in wanted)
-    exact = tuple(number for number, text in enumerate(texts) if tuple(text) in seen_whole)
-    near = tuple(
-        number
-        for number, row in enumerate(runs)
-        if row and number not in exact and len(row & seen_runs) >= NEAR * len(row)
-    )
-    return Leakage(training, exact, near)
+    index = RunIndex()
+    for text in test:
+        index.add(hashed(words(text)))
+    search = index.search()
+    for number, text in enumerate(train):
+        search.look_at(hashed(words(text)), number)
+    return Leakage(training, tuple(sorted(search.exact)), tuple(search.near()))

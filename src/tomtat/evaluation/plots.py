@@ -8,53 +8,57 @@ from typing import Any
 import numpy as np
 
 # Matplotlib wants real colours; these stand for CSS variables and are replaced in the finished SVG.
-_INK, _LINE, _ACCENT, _MUTED = "#010203", "#040506", "#070809", "#0a0b0c"
-_VARIABLES = {_INK: "--ink", _LINE: "--line", _ACCENT: "--accent", _MUTED: "--muted"}
+INK, LINE, ACCENT, MUTED = "#010203", "#040506", "#070809", "#0a0b0c"
+_VARIABLES = {INK: "--ink", LINE: "--line", ACCENT: "--accent", MUTED: "--muted"}
 
 
 def intervals_plot(title: str, rows: Sequence[tuple[str, float, float, float]], judged: Sequence[str]) -> str:
     """A point with its 95 % interval for each (system, value, low, high); the judged systems stand out."""
-    figure, axes = _figure(4.2, 0.62 + 0.3 * len(rows))
+    figure, axes = new_figure(4.2, 0.62 + 0.3 * len(rows))
     for place, (system, value, low, high) in enumerate(reversed(rows)):
-        colour = _ACCENT if system in judged else _MUTED
+        colour = ACCENT if system in judged else MUTED
         axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="round", alpha=0.55)
         axes.plot([value], [place], "o", color=colour, markersize=7)
-        axes.annotate(f"{value:.1f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", color=_INK)
-    axes.set_yticks(range(len(rows)), [_as_text(row[0]) for row in reversed(rows)])
+        axes.annotate(f"{value:.1f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", color=INK)
+    axes.set_yticks(range(len(rows)), [plain(row[0]) for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.margins(x=0.16)
-    axes.grid(axis="x", color=_LINE, linewidth=0.8)
-    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.grid(axis="x", color=LINE, linewidth=0.8)
+    axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
     text = "; ".join(f"{system} {value:.1f} ({low:.1f} to {high:.1f})" for system, value, low, high in rows)
-    return _svg(figure, f"{title}: {text}")
+    return as_svg(figure, f"{title}: {text}")
 
 
-def loss_plot(metrics: Sequence[dict[str, Any]]) -> str | None:
-    """Training loss of every step, and both losses at the ends of epochs; None where nothing was logged."""
+def loss_plot(metrics: Sequence[dict[str, Any]], width: float = 5.2, height: float = 2.6) -> str | None:
+    """Training loss of every step, and both losses at the ends of epochs; None where nothing was logged.
+
+    width, height: in inches; letters keep their size.
+    """
     steps = [(row["step"], row["loss"]) for row in metrics if row.get("kind") == "step"]
     epochs = [row for row in metrics if row.get("kind") == "epoch"]
     if len(steps) < 2:
         return None
-    figure, axes = _figure(5.2, 2.6)
+    figure, axes = new_figure(width, height)
     numbers, losses = zip(*steps, strict=True)
-    axes.plot(numbers, losses, color=_MUTED, linewidth=0.8, alpha=0.6, label="training, each step")
+    axes.plot(numbers, losses, color=MUTED, linewidth=0.8, alpha=0.6, label="training, each step")
     ends = [_steps_before(metrics, row) for row in epochs]
-    axes.plot(ends, [row["train_loss"] for row in epochs], "o-", color=_INK, linewidth=1.4, label="training, epoch")
+    axes.plot(ends, [row["train_loss"] for row in epochs], "o-", color=INK, linewidth=1.4, label="training, epoch")
     held = [
         (end, row["validation_loss"])
         for end, row in zip(ends, epochs, strict=True)
         if row["validation_loss"] is not None
     ]
     if held:
-        axes.plot(*zip(*held, strict=True), "s-", color=_ACCENT, linewidth=1.8, label="validation, epoch")
-    axes.set_xlabel("step", color=_INK)
+        axes.plot(*zip(*held, strict=True), "s-", color=ACCENT, linewidth=1.8, label="validation, epoch")
+    axes.set_xlabel("step", color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     # A calibration's training loss is of ranks, and has no unit.
     is_calibration = any(row.get("kind") == "start" for row in metrics)
-    axes.set_ylabel("loss" if is_calibration else "loss, nats per target token", color=_INK)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    axes.set_ylabel("loss" if is_calibration else "loss, nats per target token", color=INK)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     text = ", ".join(f"epoch {row['epoch']}: {row['train_loss']:.3f}" for row in epochs)
-    return _svg(figure, f"Loss over {len(steps)} steps; training {text}")
+    return as_svg(figure, f"Loss over {len(steps)} steps; training {text}")
 
 
 def _steps_before(metrics: Sequence[dict[str, Any]], epoch: dict[str, Any]) -> int:
@@ -65,27 +69,28 @@ def _steps_before(metrics: Sequence[dict[str, Any]], epoch: dict[str, Any]) -> i
 
 def length_plot(lengths: Sequence[int], values: Sequence[float], metric: str, system: str) -> str:
     """Each row's score against the length of its source, with means over quarters of the rows."""
-    figure, axes = _figure(5.2, 2.6)
-    axes.plot(lengths, values, "o", color=_MUTED, markersize=4, alpha=0.45, markeredgewidth=0)
+    figure, axes = new_figure(5.2, 2.6)
+    axes.plot(lengths, values, "o", color=MUTED, markersize=4, alpha=0.45, markeredgewidth=0)
     order = np.argsort(lengths)
     parts = [part for part in np.array_split(order, 4) if len(part)]
     x = [float(np.mean(np.asarray(lengths)[part])) for part in parts]
     y = [float(np.mean(np.asarray(values)[part])) for part in parts]
-    axes.plot(x, y, "o-", color=_ACCENT, linewidth=1.8, markersize=6, label="mean of a quarter of the rows")
-    axes.set_xlabel("words of the source", color=_INK)
-    axes.set_ylabel(_as_text(f"{metric} of {system}"), color=_INK)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    axes.plot(x, y, "o-", color=ACCENT, linewidth=1.8, markersize=6, label="mean of a quarter of the rows")
+    axes.set_xlabel("words of the source", color=INK)
+    axes.set_ylabel(plain(f"{metric} of {system}"), color=INK)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     shown = ", ".join(f"{b:.1f} at {a:.0f} words" for a, b in zip(x, y, strict=True))
-    return _svg(figure, f"{metric} of {system} against the source's length: {shown}")
+    return as_svg(figure, f"{metric} of {system} against the source's length: {shown}")
 
 
-def _as_text(name: str) -> str:
+def plain(name: str) -> str:
     """A file's name may have dollar signs, which Matplotlib would read as mathematics."""
     return name.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes, in inches, in the colours above."""
     # Not pyplot: it keeps figures alive and picks a backend by the environment.
     from matplotlib.figure import Figure
 
@@ -95,13 +100,14 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     axes.patch.set_alpha(0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
-    axes.tick_params(colors=_INK, length=0, labelsize=9.5)
+    axes.spines["bottom"].set_color(LINE)
+    axes.tick_params(colors=INK, length=0, labelsize=9.5)
     axes.set_axisbelow(True)
     return figure, axes
 
 
-def _svg(figure: Any, label: str) -> str:
+def as_svg(figure: Any, label: str) -> str:
+    """An SVG element for a page that has the variables; `label` tells what it shows to who can't see it."""
     from html import escape
 
     import matplotlib

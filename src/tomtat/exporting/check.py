@@ -16,7 +16,7 @@ from tomtat.prompts import source_text
 from tomtat.quiet import quiet_transformers
 from tomtat.types import Source
 
-INPUTS = ("chats@validation", "chats@train[:4]")
+INPUTS = ("chats@validation[:6]", "chats@train[:4]")
 """Bundled conversations: six and four. Nothing is chosen or reported by them, so training rows serve as well."""
 
 

@@ -3,7 +3,6 @@
 Greedy, because a beam's choice can't be explained token by token.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,15 @@ def ctranslate2_runner(folder: Path, model: SummarizerModel) -> Runner:
         return continue_texts
 
     translator = ctranslate2.Translator(str(folder), device="cpu")
-    forced = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("forced_bos_token_id")
+    prefix = names(model.target_prefix)
 
     def translate(rows: Sequence[Encoded], new_tokens: int) -> list[list[int]]:
         results = translator.translate_batch(
             [names(row.prompt_ids) for row in rows],
-            target_prefix=[names([forced])] * len(rows) if forced is not None else None,
+            target_prefix=[prefix] * len(rows) if prefix else None,
             beam_size=1,
             max_input_length=0,  # by default it cuts sources at 1,024 tokens
+            min_decoding_length=0,
             max_decoding_length=new_tokens,
             end_token=ends,
             return_end_token=True,
