@@ -23,7 +23,7 @@ from tomtat.server.keys import add_key, remove_key
 from tomtat.server.services import Caller, ModelCard
 from tomtat.summarizer import Summary
 from tomtat.types import Source
-from ui_browser import PHONE, WIDE, Open, Opened, browser, open_page  # noqa: F401, fixtures
+from ui_browser import PHONE, Open, Opened, assert_for_everybody, browser, open_page  # noqa: F401, fixtures
 from upstream_fake import FakeUpstream, running
 
 CHAT = "Nina: Friday is off, I am ill.\nOmar: Get well! I tell Karim that we meet on Monday in room 4."
@@ -65,20 +65,6 @@ def choose(page: Page, label: str, option: str) -> None:
     box = page.get_by_label(label, exact=True)
     box.click()
     page.get_by_role("option", name=option).first.click()
-
-
-def assert_for_everybody(opened: Opened, picture: str, tmp_path: Path) -> None:
-    """Nothing from elsewhere, nothing that keeps people out, nothing cut off: wide and narrow, light and dark."""
-    for size in (WIDE, PHONE):
-        for scheme in ("light", "dark"):
-            opened.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            opened.page.set_viewport_size({"width": size[0], "height": size[1]})
-            opened.page.wait_for_timeout(400)
-            opened.page.screenshot(path=tmp_path / f"{picture}-{size[0]}-{scheme}.png", full_page=True)
-            assert opened.serious() == [], f"{size} {scheme}"
-            assert not opened.is_cut_off(), f"{size} {scheme}"
-    assert opened.strange == []
-    assert opened.errors == []
 
 
 # -- Summarize

@@ -22,7 +22,7 @@ from tomtat.labelling.journal import journal_path, open_journal
 from tomtat.run_folder import RunFolder
 from tomtat.server.keys import add_key
 from tomtat.types import Message
-from ui_browser import PHONE, SECONDS, WIDE, Open, Opened, browser, open_page  # noqa: F401, fixtures
+from ui_browser import PHONE, SECONDS, WIDE, Open, Opened, assert_for_everybody, browser, open_page  # noqa: F401, fixtures
 
 expect.set_options(timeout=1000 * SECONDS)
 LONG_SECONDS = 240_000
@@ -59,21 +59,6 @@ def choose(page: Page, panel: Locator, label: str, option: str) -> None:
     panel.get_by_label(label, exact=True).click()
     page.get_by_role("option", name=option, exact=True).click()
     expect(page.get_by_role("option")).to_have_count(0)
-
-
-def assert_for_everybody(opened: Opened, picture: str, tmp_path: Path) -> None:
-    for size in (WIDE, PHONE):
-        for scheme in ("light", "dark"):
-            opened.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            opened.page.set_viewport_size({"width": size[0], "height": size[1]})
-            opened.page.wait_for_timeout(400)
-            opened.page.screenshot(path=tmp_path / f"{picture}-{size[0]}-{scheme}.png", full_page=True)
-            assert opened.serious() == [], f"{size} {scheme}"
-            assert not opened.is_cut_off(), f"{size} {scheme}"
-            # As wide as the window, whatever it holds.
-            assert opened.page.locator(".gradio-container").bounding_box()["width"] == size[0]
-    assert opened.strange == []
-    assert opened.errors == []
 
 
 # -- Runs

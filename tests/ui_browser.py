@@ -1,7 +1,7 @@
 """The page in a real browser: a server in this process, headless Chromium before it.
 
-A test takes `open_page` from here, as `tests/test_ui_browser.py` does. Everything is skipped, with the reason, where
-Playwright or a Chromium is missing; `$TOMTAT_TEST_CHROMIUM` names one that lies elsewhere.
+A test takes `open_page` and `assert_for_everybody` from here, as `tests/test_ui_browser.py` does. Everything is skipped,
+with the reason, where Playwright or a Chromium is missing; `$TOMTAT_TEST_CHROMIUM` names one that lies elsewhere.
 """
 
 import os
@@ -83,6 +83,26 @@ class Opened:
     def is_cut_off(self) -> bool:
         """Whether a reader must scroll sideways."""
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"))
+
+
+def assert_for_everybody(opened: Opened, picture: str, folder: Path) -> None:
+    """Nothing from elsewhere, nothing that keeps people out, nothing cut off: wide and narrow, light and dark.
+
+    picture: its name in the folder.
+    """
+    for size in (WIDE, PHONE):
+        for scheme in ("light", "dark"):
+            opened.page.emulate_media(color_scheme=scheme)
+            opened.page.set_viewport_size({"width": size[0], "height": size[1]})
+            opened.page.wait_for_timeout(400)
+            opened.page.screenshot(path=folder / f"{picture}-{size[0]}-{scheme}.png", full_page=True)
+            serious = opened.serious()
+            assert not serious, f"{size} {scheme}: {serious}"
+            assert not opened.is_cut_off(), f"{size} {scheme}"
+            # As wide as the window, whatever it holds.
+            assert opened.page.locator(".gradio-container").bounding_box()["width"] == size[0]
+    assert not opened.strange, opened.strange
+    assert not opened.errors, opened.errors
 
 
 def _told(said: Any) -> str:

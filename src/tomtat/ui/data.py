@@ -19,7 +19,7 @@ from tomtat.ui import check_views
 from tomtat.ui.context import Context
 from tomtat.ui.owner import Allow, open_by_owner, readable
 from tomtat.ui.recipes import Recipes
-from tomtat.ui.review import review_part
+from tomtat.ui.review_part import review_part
 from tomtat.ui.run_shelf import RunShelf
 from tomtat.ui.tables import error_html, html
 

@@ -1,10 +1,12 @@
 """Tables and sentences as HTML: whatever stands in them is text, never markup."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 import gradio as gr
+
+from tomtat.errors import TomtatError
 
 
 def table(
@@ -48,6 +50,19 @@ def note_html(text: str) -> str:
 
 def error_html(text: str) -> str:
     return f'<p class="tt-error" role="alert">{escape(text)}</p>'
+
+
+def or_error(what: Callable[[], str]) -> str:
+    """What a user can fix is a sentence in the place of the answer."""
+    try:
+        return what()
+    except TomtatError as error:
+        return error_html(str(error))
+
+
+def message(text: str) -> gr.HTML:
+    """Takes no room where there is none."""
+    return gr.HTML(text, visible=bool(text))
 
 
 def html(**options: Any) -> gr.HTML:
