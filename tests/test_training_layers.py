@@ -13,6 +13,7 @@ from tomtat.models.attention import quick_attention
 from tomtat.models.dropout import quick_dropout
 from tomtat.models.fused import fused_lora
 from tomtat.models.precision import cast_parameters
+from tomtat.models.quick_layers import quick_layers
 
 
 class Layer:
@@ -28,16 +29,17 @@ MASK = torch.ones(2, 1, 30, 30, dtype=torch.bool).tril()
 MASK[1, :, 6:, 5] = False
 
 
-@pytest.mark.parametrize("held", [1 << 23, 1])
+@pytest.mark.parametrize(("held", "at_once"), [(1 << 23, 64), (1, 64), (1 << 23, 8), (1, 7)])
 @pytest.mark.parametrize(
     ("mask", "options"),
     [(None, {}), (MASK, {}), (None, {"is_causal": False}), (None, {"position_bias": torch.randn(1, 9, 30, 30)}),
      (MASK, {"position_bias": torch.randn(1, 9, 30, 30), "scaling": 1.0})],
 )  # fmt: skip
 def test_attention_by_products_is_attention(
-    mask: torch.Tensor | None, options: dict[str, Any], held: int, monkeypatch: pytest.MonkeyPatch
+    mask: torch.Tensor | None, options: dict[str, Any], held: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(attention, "HELD", held)
+    monkeypatch.setattr(attention, "AT_ONCE", at_once)
     torch.manual_seed(0)
     parts = [as_heads(9), as_heads(3), as_heads(3)]
     wanted, _ = sdpa_attention_forward(Layer(), *parts, mask, **options)  # type: ignore[arg-type]
@@ -50,7 +52,9 @@ def test_attention_by_products_is_attention(
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_attention_with_dropout_has_the_gradient_of_what_it_did():
+@pytest.mark.parametrize("at_once", [64, 3])
+def test_attention_with_dropout_has_the_gradient_of_what_it_did(at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "AT_ONCE", at_once)
     torch.manual_seed(0)
     parts = [part.detach().double().requires_grad_() for part in (as_heads(3), as_heads(3), as_heads(3))]
 
@@ -90,6 +94,37 @@ def test_in_bf16_a_network_says_nearly_the_same_with_quick_attention(name: str, 
     assert quick == pytest.approx(usual, rel=5e-3)
     assert quick != usual or name == "tiny_t5"
     assert model.loss_sum(rows).item() == usual
+
+
+@pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
+def test_quick_norms_and_activations_have_the_same_loss_and_gradients(name: str, request: pytest.FixtureRequest):
+    model = prepared(request.getfixturevalue(name), "all-linear")
+    rows = encoded(model)
+
+    def loss_and_gradients() -> tuple[float, list[torch.Tensor]]:
+        model.network.zero_grad()
+        loss = model.loss_sum(rows)
+        loss.backward()
+        return loss.item(), [weight.grad.clone() for weight in trainable_state(model.network).values()]  # type: ignore[union-attr]
+
+    before = {id(module): module.forward for module in model.network.modules()}
+    loss, gradients = loss_and_gradients()
+    with quick_layers(model.network):
+        changed = {type(module).__name__ for module in model.network.modules() if "forward" in module.__dict__}
+        quick_loss, quick_gradients = loss_and_gradients()
+    assert {"tiny_t5": {"T5LayerNorm", "NewGELUActivation"}, "tiny_llama": {"LlamaRMSNorm"}}[name] <= changed
+    assert {id(module): module.forward for module in model.network.modules()} == before
+    assert quick_loss == pytest.approx(loss, rel=1e-6)
+    for quick, gradient in zip(quick_gradients, gradients, strict=True):
+        assert float((quick - gradient).norm()) < 1e-5 * float(gradient.norm()) + 1e-7
+
+
+def test_a_norm_that_trains_or_is_of_another_kind_is_left_alone(tiny_llama: Path):
+    model = load_base(ModelSettings(name=str(tiny_llama)), PromptSettings())
+    for parameter in model.network.parameters():
+        parameter.requires_grad_(True)
+    with quick_layers(model.network):
+        assert not [module for module in model.network.modules() if "forward" in module.__dict__]
 
 
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_bart", "tiny_llama"])

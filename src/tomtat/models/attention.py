@@ -16,6 +16,10 @@ from tomtat.models.dropout import kept_by_dropout
 HELD = 1 << 23
 """Weights of attention that a layer keeps for its backward pass; where there are more, they are computed twice."""
 
+AT_ONCE = 64
+"""Queries of a causal layer that look at once, at keys up to their own last: a third of all pairs is never computed,
+and what is lies in the processor's cache."""
+
 
 @contextmanager
 def quick_attention() -> Iterator[None]:
@@ -70,10 +74,8 @@ def _attend(
     added = [] if position_bias is None else [_laid_out(position_bias, query.dtype)]
     if mask is not None:
         added.append(_additive(mask, query.dtype) if mask.dtype == torch.bool else mask)
-    elif causal:
-        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-        added.append(_additive(seen, query.dtype))
-    output: torch.Tensor = _Attention.apply(query, key, value, scale, dropout, *added)
+    only_before = mask is None and causal
+    output: torch.Tensor = _Attention.apply(query, key, value, scale, dropout, only_before, *added)
     return output.transpose(1, 2).contiguous()
 
 
@@ -97,6 +99,8 @@ def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]
+    """`only_before`: a query sees the keys up to its own place, counted from the first of both."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -105,46 +109,83 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         value: torch.Tensor,
         scale: float,
         dropout: float,
+        only_before: bool,
         *added: torch.Tensor,
     ) -> torch.Tensor:
-        rows, heads, tokens, width = query.shape
-        groups = key.shape[1]
-        # Heads that share keys stand below each other in one product, so keys and values are not repeated.
-        q = query.reshape(rows * groups, heads // groups * tokens, width)
-        k, v = (part.reshape(rows * groups, -1, width) for part in (key, value))
-        weights = _weights(q, k, scale, added, query.shape)
-        kept = kept_by_dropout(weights, dropout) if dropout else None
-        dropped = weights if kept is None else weights * kept
-        ctx.shapes = query.shape, key.shape
-        ctx.scale, ctx.added = scale, added
-        held = weights if kept is not None or weights.numel() <= HELD else None
-        ctx.save_for_backward(q, k, v, held, kept)
-        return torch.bmm(dropped, v).view(query.shape)
+        looks = _Looks(query, key, scale, only_before, added)
+        k, v = looks.by_group(key), looks.by_group(value)
+        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        held: list[torch.Tensor | None] = []
+        for queries, keys in looks.blocks:
+            weights = looks.weights(query, k, queries, keys)
+            kept = kept_by_dropout(weights, dropout) if dropout else None
+            dropped = weights if kept is None else weights * kept
+            output[:, :, queries] = torch.bmm(dropped, v[:, keys]).view(looks.heads_of(queries))
+            held += [weights if looks.holds or kept is not None else None, kept]
+        ctx.looks = looks
+        ctx.save_for_backward(query, k, v, *held)
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        q, k, v, weights, kept = ctx.saved_tensors
-        (query_shape, key_shape), scale = ctx.shapes, ctx.scale
-        if weights is None:
-            weights = _weights(q, k, scale, ctx.added, query_shape)
-        by_output = gradients[0].reshape(q.shape)
-        used = weights if kept is None else weights * kept
-        by_value = torch.bmm(used.transpose(1, 2), by_output)
-        by_weights = torch.bmm(by_output, v.transpose(1, 2))
-        if kept is not None:
-            by_weights = by_weights.mul_(kept)
-        by_scores = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
-        by_scores = by_scores.mul_(scale) if scale != 1 else by_scores
-        by_query = torch.bmm(by_scores, k).view(query_shape)
-        by_key = torch.bmm(by_scores.transpose(1, 2), q).view(key_shape)
-        return by_query, by_key, by_value.view(key_shape), *[None] * (2 + len(ctx.added))
+        looks: _Looks = ctx.looks
+        query, k, v, *held = ctx.saved_tensors
+        by_query, by_key, by_value = torch.empty_like(gradients[0]), torch.zeros_like(k), torch.zeros_like(v)
+        for (queries, keys), weights, kept in zip(looks.blocks, held[::2], held[1::2], strict=True):
+            weights = looks.weights(query, k, queries, keys) if weights is None else weights
+            by_output = looks.in_one(gradients[0], queries)
+            used = weights if kept is None else weights * kept
+            by_value[:, keys].baddbmm_(used.transpose(1, 2), by_output)
+            by_weights = torch.bmm(by_output, v[:, keys].transpose(1, 2))
+            if kept is not None:
+                by_weights = by_weights.mul_(kept)
+            by_scores = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype)
+            by_scores = by_scores.mul_(looks.scale) if looks.scale != 1 else by_scores
+            by_query[:, :, queries] = torch.bmm(by_scores, k[:, keys]).view(looks.heads_of(queries))
+            by_key[:, keys].baddbmm_(by_scores.transpose(1, 2), looks.in_one(query, queries))
+        shape = looks.key_shape
+        return by_query, by_key.view(shape), by_value.view(shape), *[None] * (3 + len(looks.added))
 
 
-def _weights(
-    q: torch.Tensor, k: torch.Tensor, scale: float, added: tuple[torch.Tensor, ...], shape: torch.Size
-) -> torch.Tensor:
-    rows, heads, tokens, _ = shape
-    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
-    for part in added:
-        scores.view(rows, heads, tokens, -1).add_(part)
-    return scores.softmax(-1)
+class _Looks:
+    """Which queries look at which keys in one product, and how heads that share keys stand below each other in it."""
+
+    def __init__(
+        self, query: torch.Tensor, key: torch.Tensor, scale: float, only_before: bool, added: tuple[torch.Tensor, ...]
+    ) -> None:
+        self.shape, self.key_shape = query.shape, key.shape
+        self.groups = key.shape[1]
+        self.scale, self.only_before, self.added = scale, only_before, added
+        tokens, keys = query.shape[2], key.shape[2]
+        step = AT_ONCE if only_before else max(1, tokens)
+        self.blocks = [
+            (slice(start, min(start + step, tokens)), slice(0, min(start + step, keys) if only_before else keys))
+            for start in range(0, tokens, step)
+        ]
+        self.holds = query.shape[0] * query.shape[1] * tokens * keys <= HELD
+
+    def by_group(self, keys: torch.Tensor) -> torch.Tensor:
+        """(rows * groups, keys, width), not repeated for the heads that share them."""
+        rows, groups, tokens, width = keys.shape
+        return keys.reshape(rows * groups, tokens, width)
+
+    def in_one(self, values: torch.Tensor, queries: slice) -> torch.Tensor:
+        """Values (rows, heads, tokens, width) of some queries as (rows * groups, heads of a group * queries, width)."""
+        return values[:, :, queries].reshape(self.shape[0] * self.groups, -1, self.shape[3])
+
+    def heads_of(self, queries: slice) -> tuple[int, ...]:
+        rows, heads, _, width = self.shape
+        return rows, heads, queries.stop - queries.start, width
+
+    def weights(self, query: torch.Tensor, k: torch.Tensor, queries: slice, keys: slice) -> torch.Tensor:
+        q = self.in_one(query, queries)
+        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k[:, keys].transpose(1, 2), beta=0, alpha=self.scale)
+        rows, heads = self.shape[:2]
+        seen = scores.view(rows, heads, queries.stop - queries.start, keys.stop)
+        for part in self.added:
+            seen.add_(part[..., queries, keys] if part.shape[-2] > 1 else part[..., keys])
+        if self.only_before:
+            own = seen[..., queries.start :]
+            before = torch.ones(own.shape[-2:], dtype=torch.bool, device=own.device).tril()
+            own.add_(_additive(before, own.dtype))
+        return scores.softmax(-1)

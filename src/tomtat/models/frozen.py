@@ -22,6 +22,9 @@ SAVES_FROM = 0.1
 STORED = torch.bfloat16
 """What states are rounded to, whether they are kept or not, so that a result never depends on what was kept."""
 
+ARITHMETIC = 2
+"""Raised when the code that computes states changes their last bits, so that older ones are not taken for them."""
+
 UNCUT = ("led", "longt5")
 """Families whose encoders read in windows, by inputs and biases of their own: they are always run whole."""
 
@@ -116,7 +119,7 @@ class FrozenPart:
             torch.get_num_threads(),
             torch.backends.cpu.get_cpu_capability(),
         )
-        digest.update(repr((self.first, *where, str(STORED), torch.__version__)).encode())
+        digest.update(repr((self.first, *where, str(STORED), torch.__version__, ARITHMETIC)).encode())
         return digest.hexdigest()
 
 

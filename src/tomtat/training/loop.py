@@ -25,6 +25,7 @@ from tomtat.models.attention import quick_attention
 from tomtat.models.dropout import quick_dropout
 from tomtat.models.fused import fused_lora
 from tomtat.models.loading import TrainedInfo
+from tomtat.models.quick_layers import quick_layers
 from tomtat.progress import Progress
 from tomtat.quiet import quiet_transformers
 from tomtat.run_folder import RunFolder
@@ -122,7 +123,8 @@ class Trainer:
 
     def run(self) -> Place:
         """Train to the end from wherever we are. Raises Interrupted after a signal, the checkpoint written."""
-        with quick_attention(), quick_dropout(self.model.network), fused_lora(self.model.network):
+        network = self.model.network
+        with quick_attention(), quick_layers(network), quick_dropout(network), fused_lora(network):
             return self._run()
 
     def _run(self) -> Place:

@@ -48,6 +48,11 @@ def objective_for(
     return RankCandidates(model, data, settings) if data.candidates else CrossEntropy(model, data.train, frozen)
 
 
+READ_SHARE = 1 / 8
+"""What a source token costs that a frozen encoder has read, beside one that goes through all layers: each layer of the
+decoder looks at it, and nothing more."""
+
+
 class CrossEntropy:
     """Mean over the real target tokens, in nats."""
 
@@ -55,7 +60,8 @@ class CrossEntropy:
         self.model = model
         self.rows = rows
         self.frozen = frozen
-        self.lengths: Sequence[int] = Lengths(rows)
+        is_read_already = frozen is not None and frozen.part.is_whole
+        self.lengths: Sequence[int] = Lengths(rows, READ_SHARE if is_read_already else 1.0)
         self.rough_lengths: Sequence[int] = rough_lengths(rows)
 
     def weight(self, rows: Sequence[int]) -> int:
