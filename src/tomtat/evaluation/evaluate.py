@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
 from tomtat.text import words
-from tomtat.types import Example, Generation, Score, Source, Summary
+from tomtat.types import Example, Score, Source, Summary
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,25 @@ class Evaluation:
         return ["", *names, "words"], rows
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What is to be scored, and how it was generated, as far as that is known."""
+
+    texts: dict[str, list[str]]
+    """By system, in the examples' order."""
+    judged: tuple[str, ...]
+    is_cut: dict[str, list[bool]] = field(default_factory=dict)
+    """By system: which of its summaries ended at the token limit."""
+    share_read: list[float] | None = None
+    """Of each source, what the judged system read."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How summaries were generated."""
+
+    @property
+    def sources_cut(self) -> int:
+        return sum(share < 1 for share in self.share_read or [])
+
+
 def evaluate(
     run: RunFolder | Path | str,
     data: str | None = None,
@@ -153,21 +172,22 @@ def evaluate(
     )
     summarizer = Summarizer.load(folder, device, base=base)
     sources = [example.source for example in loaded.examples]
-    generations = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)} if yardsticks else {}
-    generations[TUNED] = summarizer.generate(sources, progress, "tuned model")
-    found, leakage_note = _leakage(folder, loaded.examples, progress) if leakage else (None, [])
-    evaluation = assess(
-        spec,
-        loaded,
-        {system: [g.text for g in results] for system, results in generations.items()},
-        (TUNED,),
-        wanted,
-        yardsticks=yardsticks,
-        progress=progress,
-        generations=generations,
-        share_read=[summary.share_read for summary in generations[TUNED]],
-        leakage=found,
-        notes=leakage_note,
+    untuned = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)} if yardsticks else {}
+    predictions = _predictions(summarizer, untuned, summarizer.generate(sources, progress, "tuned model"))
+    found, notes = _leakage(folder, loaded.examples, progress) if leakage else (None, [])
+    path = folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec))
+    evaluation = assess(spec, loaded, predictions, wanted, path, yardsticks, progress, found, notes)
+    write_evaluation(evaluation, loaded.rejects, progress, folder)
+    return evaluation
+
+
+def _predictions(summarizer: Summarizer, untuned: dict[str, list[Summary]], tuned: list[Summary]) -> Predictions:
+    summaries = {**untuned, TUNED: tuned}
+    return Predictions(
+        texts={system: [summary.text for summary in found] for system, found in summaries.items()},
+        judged=(TUNED,),
+        is_cut={system: [one.finish_reason == "length" for one in found] for system, found in summaries.items()},
+        share_read=[summary.share_read for summary in tuned],
         settings={
             **asdict(summarizer.decoding),
             "max_source_tokens": summarizer.max_source_tokens,
@@ -177,10 +197,7 @@ def evaluate(
             "precision": str(summarizer.model.dtype).removeprefix("torch."),
             "device": str(summarizer.model.device),
         },
-        path=folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec)),
     )
-    write_evaluation(evaluation, loaded.rejects, progress, folder)
-    return evaluation
 
 
 def evaluate_predictions(
@@ -212,9 +229,7 @@ def evaluate_predictions(
         name: read_predictions(Path(path), ids, field, left_out) for name, path in zip(names, predictions, strict=True)
     }
     wanted = load_evaluate_settings(EvaluateSettings(), settings)
-    evaluation = assess(
-        references, loaded, texts, tuple(texts), wanted, yardsticks=yardsticks, progress=progress, path=out
-    )
+    evaluation = assess(references, loaded, Predictions(texts, tuple(texts)), wanted, out, yardsticks, progress)
     write_evaluation(evaluation, loaded.rejects, progress)
     return evaluation
 
@@ -222,47 +237,30 @@ def evaluate_predictions(
 def assess(
     data: str,
     loaded: Loaded,
-    predictions: dict[str, list[str]],
-    judged: tuple[str, ...],
+    predictions: Predictions,
     wanted: EvaluateSettings,
+    path: Path,
     yardsticks: bool,
     progress: Progress,
-    path: Path,
-    generations: Mapping[str, Sequence[Generation]] | None = None,
-    share_read: list[float] | None = None,
     leakage: Leakage | None = None,
     notes: Sequence[str] = (),
-    settings: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Numbers of finished predictions, the yardsticks that need no model among them."""
     examples = loaded.examples
     sources = [source_text(example.source) for example in examples]
-    rows = Rows([e.references for e in examples], sources, [e.facts for e in examples])
     progress.note(f"scoring {len(examples):,} rows")
-    scorer = Scorer(rows, wanted)
-    texts = dict(predictions)
-    if yardsticks:
-        texts |= _cheap_yardsticks(examples)
-    systems = {}
-    told = list(notes)
-    counts = [len(example.references) for example in examples]
-    has_human = yardsticks and min(counts) > 1
-    if yardsticks and max(counts) > 1 and not has_human:
-        told.append("No human line: not every row has two references.")
-    known = [system for system in ORDER if system in texts or (system == HUMAN and has_human)]
-    order = [*known, *(system for system in texts if system not in ORDER)]
-    with progress.task("scoring", len(order), "systems") as advance:
-        for system in order:
-            scored = scorer.score_humans() if system == HUMAN else scorer.score(texts[system])
-            if scored is not None:
-                systems[system] = _with_cut_off(scored, (generations or {}).get(system))
-            advance(1)
-    for system in judged:
-        told += systems[system].notes
-        if nothing := [metric.name for metric in systems[system].values if metric.name not in _named(systems[system])]:
-            told.append(f"Nothing to count in the summaries of {system}: {', '.join(nothing)}.")
-    sources_cut = sum(share < 1 for share in share_read or [])
-    told += _warnings(examples, {system: texts[system] for system in judged}, sources_cut, settings or {})
+    scorer = Scorer(Rows([e.references for e in examples], sources, [e.facts for e in examples]), wanted)
+    texts = predictions.texts | (_cheap_yardsticks(examples) if yardsticks else {})
+    fewest, most = (of(len(example.references) for example in examples) for of in (min, max))
+    order = _in_order(texts, has_human=yardsticks and fewest > 1)
+    systems = _score(scorer, order, texts, predictions.is_cut, progress)
+    judged = predictions.judged
+    told = [
+        *notes,
+        *(["No human line: not every row has two references."] if yardsticks and fewest < 2 <= most else []),
+        *(note for system in judged for note in _notes_on(system, systems[system])),
+        *_warnings(examples, predictions),
+    ]
     weighty = [system for system in (UNTUNED, LEAD3, *judged[1:]) if system in systems]
     sliced = {system: systems[system] for system in (LEAD3, UNTUNED, *judged) if system in systems}
     return Evaluation(
@@ -271,22 +269,47 @@ def assess(
         predictions={system: texts[system] for system in order if system in texts},
         systems=systems,
         judged=judged,
-        cut_off={s: sum(g.finish_reason == "length" for g in results) for s, results in (generations or {}).items()},
-        sources_cut=sources_cut,
+        cut_off={system: sum(is_cut) for system, is_cut in predictions.is_cut.items()},
+        sources_cut=predictions.sources_cut,
         not_run=scorer.not_run,
         notes=told,
         comparisons=_compare_with(systems, judged[0], weighty),
-        slices=make_slices(examples, sources, sliced, share_read, leakage),
+        slices=make_slices(examples, sources, sliced, predictions.share_read, leakage),
         leakage=leakage,
         protocol=scorer.protocol,
         language=scorer.language,
-        settings=settings or {},
+        settings=predictions.settings,
         path=path,
     )
 
 
-def _named(scored: Scored) -> set[str]:
-    return {score.name for score in scored.scores}
+def _in_order(texts: Mapping[str, list[str]], has_human: bool) -> list[str]:
+    """Yardsticks first."""
+    known = [system for system in ORDER if system in texts or (system == HUMAN and has_human)]
+    return [*known, *(system for system in texts if system not in ORDER)]
+
+
+def _score(
+    scorer: Scorer,
+    systems: Sequence[str],
+    texts: Mapping[str, list[str]],
+    is_cut: Mapping[str, list[bool]],
+    progress: Progress,
+) -> dict[str, Scored]:
+    found = {}
+    with progress.task("scoring", len(systems), "systems") as advance:
+        for system in systems:
+            scored = scorer.score_humans() if system == HUMAN else scorer.score(texts[system])
+            if scored is not None:
+                found[system] = _with_cut_off(scored, is_cut.get(system))
+            advance(1)
+    return found
+
+
+def _notes_on(system: str, scored: Scored) -> list[str]:
+    named = {score.name for score in scored.scores}
+    nothing = ", ".join(metric.name for metric in scored.values if metric.name not in named)
+    return [*scored.notes, *([f"Nothing to count in the summaries of {system}: {nothing}."] if nothing else [])]
 
 
 def _cheap_yardsticks(examples: list[Example]) -> dict[str, list[str]]:
@@ -299,11 +322,10 @@ def _cheap_yardsticks(examples: list[Example]) -> dict[str, list[str]]:
     return found
 
 
-def _with_cut_off(scored: Scored, generations: Sequence[Generation] | None) -> Scored:
-    if generations is None:
+def _with_cut_off(scored: Scored, is_cut: Sequence[bool] | None) -> Scored:
+    if is_cut is None:
         return scored
-    cut = [generation.finish_reason == "length" for generation in generations]
-    value = share_of("cut-off", "summaries that ended at the token limit x100", cut, [1] * len(cut))
+    value = share_of("cut-off", "summaries that ended at the token limit x100", is_cut, [1] * len(is_cut))
     return Scored([*scored.values, value], [*scored.scores, *score_rows([value])], scored.notes)
 
 
@@ -316,19 +338,18 @@ def _compare_with(systems: dict[str, Scored], judged: str, against: Sequence[str
     return {system: [next(corrected) for _ in each] for system, each in found.items()}
 
 
-def _warnings(
-    examples: list[Example], predictions: dict[str, list[str]], sources_cut: int, settings: Mapping[str, Any]
-) -> list[str]:
+def _warnings(examples: list[Example], predictions: Predictions) -> list[str]:
     rows = len(examples)
     notes = []
     if rows < 100:
         notes.append(f"Only {rows:,} rows: differences of a few points mean little, however they look.")
-    if sources_cut:
-        limit = settings.get("max_source_tokens")
+    if sources_cut := predictions.sources_cut:
+        limit = predictions.settings.get("max_source_tokens")
         notes.append(
             f"{sources_cut:,} of {rows:,} sources are longer than {limit} tokens: the model read their beginning."
         )
-    for system, texts in predictions.items():
+    for system in predictions.judged:
+        texts = predictions.texts[system]
         if empty := sum(not text.strip() for text in texts):
             notes.append(f"{empty:,} of {rows:,} summaries of {system} are empty.")
         if rows > 1 and len(set(texts)) == 1:
