@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with dialogsum/train.jsonl and dialogsum/validation.jsonl")
     parser.add_argument("--trl", type=Path, help="folder that trl was installed into, if not here")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rows", type=int, help="training rows of each task (default 428; with --quick 48)")
+    parser.add_argument("--rows", type=int, help="training rows of each task (default 428; with --quick 32)")
     parser.add_argument("--rounds", type=int, help="turns of each system (default 1; with --quick 1)", default=1)
     parser.add_argument("--only", choices=["t5", "causal"], help="one of the two tasks")
     parser.add_argument("--compile", action="store_true", help="torch.compile for the tuned peers")
@@ -299,7 +299,7 @@ def main() -> None:
 
 
 def t5_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    count = options.rows or (48 if options.quick else 428)
+    count = options.rows or (32 if options.quick else 428)
     rows = news(count)
     base = make_t5(folder / "t5", [f"{row['article']} {row['highlights']}" for row in rows])
     texts = write_rows(folder / "news.jsonl", rows)
@@ -333,7 +333,7 @@ def causal_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from tomtat.models.embedded import embedded_model
 
     base = embedded_model()
-    count = options.rows or (48 if options.quick else 428)
+    count = options.rows or (32 if options.quick else 428)
     source = [str(options.data / "dialogsum" / f"{part}.jsonl") if options.data else f"chats@{part}"
               for part in ("train", "validation")]  # fmt: skip
     texts, validation = f"{source[0]}[:{count}]", f"{source[1]}[:{12 if options.quick else 58}]"
@@ -357,7 +357,11 @@ def causal_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     # The first is timed as the peers are, without validation; the others show when they were as good.
     ours, tuned, default = our("ours", "all-linear", out=True), trl("SFTTrainer tuned", True), trl("SFTTrainer", False)
     placements = [our(f"ours, {target}", target) for target in ("all-linear", "top-15", "top-10")]
-    compare("SmolLM2-135M, DialogSum, all linear layers", [ours, tuned, default, *placements], options)
+    compare(
+        f"SmolLM2-135M, {'DialogSum' if options.data else 'bundled chats'}, all linear layers",
+        [ours, tuned, default, *placements],
+        options,
+    )
     adapters = folder / "run" / "adapter", folder / tuned.name
     loss, peers_loss = (validation_loss(base, adapter, validation, source_tokens) for adapter in adapters)
     print(f"validation loss: ours {loss:.4f}, SFTTrainer tuned {peers_loss:.4f}")

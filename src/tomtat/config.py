@@ -85,7 +85,8 @@ class TrainSettings(Settings):
     batch_size: int = Field(default=8, ge=1)
     """Examples per optimizer step, over all processes."""
     micro_batch_tokens: int = Field(default=2048, ge=1)
-    """Padded tokens, source and target, that go through the model at once; only memory and speed depend on it."""
+    """Padded tokens, source and target, that go through the model at once; only memory and speed depend on it. Of a
+    source that a frozen encoder has read, eight count for one."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, le=1)
     """Share of all steps over which the rate rises."""

@@ -34,7 +34,7 @@ def quick_layers(network: Any) -> Iterator[None]:
 
 
 def _is_plain_norm(module: Any) -> bool:
-    """T5's and Llama's kind, weight times x over its root mean square; Gemma's adds one to the weight and is no such."""
+    """T5's and Llama's kind, weight times x over its root mean square; Gemma's adds one to the weight."""
     weight = getattr(module, "weight", None)
     return (
         hasattr(module, "variance_epsilon")
