@@ -5,7 +5,7 @@
     python benchmarks/training_speed.py --data FOLDER --quick     # within 9 minutes
 
 FOLDER holds `dialogsum/train.jsonl` and `dialogsum/validation.jsonl`; without it the bundled chats stand in. Each
-system has a process of its own, so that its peak memory is its own, and all wait but one.
+training has a process of its own, so that its peak memory is its own.
 
 T5-small's shape has random weights and rows of CNN/DM's lengths at 512/128 tokens; LoRA of rank 16 on q and v, PEFT's
 default for T5. SmolLM2-135M has rank 16 on all linear layers. Seconds are of the whole training: ours with looking at
@@ -382,16 +382,15 @@ def causal_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def compare(title: str, systems: list[System], options: argparse.Namespace) -> None:
     print(f"\n{title}", file=sys.stderr)
-    for system in systems:
-        system.start(options.trl)
     for _ in range(options.rounds):
         for system in systems:
             if system.job["system"] == "ours" and system.job["out"]:
                 subprocess.run(["rm", "-rf", system.job["out"]], check=True)
+            system.start(options.trl)
             system.run()
+            system.stop()
     print(f"\n{title}\n{'':34}{'examples/s':>12}{'seconds':>10}{'start':>8}{'peak MB':>10}")
     for system in systems:
-        system.stop()
         print(
             f"{system.name:34}{system.rate:12.2f}{system.seconds:10.1f}{system.start_seconds:8.1f}{system.megabytes:10.0f}"
         )
