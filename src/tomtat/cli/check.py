@@ -62,30 +62,55 @@ def check_command(
     tomtat data check recipes/chats.toml --out checked
     """
     from tomtat.checking import check_data, name_splits
-    from tomtat.checking.files import require_folder, write_findings
-    from tomtat.checking.plot import require_plottable, write_plot
-    from tomtat.config import RunConfig, build_config, load_config, parse_override
-    from tomtat.errors import DataError
+
+    _require_writable(out, plot)
+    named = name_splits(sources)
+    flags = {"model.name": model, "data.source_field": source_field, "data.summary_field": summary_field}
+    config = _config(recipe, named.config, settings or [], flags)
+    progress = TerminalProgress()
+    report = check_data(named.splits, config, _tokenizer(config, model is not None, progress), progress)
+    _write(report, out, plot)
+    if as_json:
+        print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        _print(report, show, out)
+    _require_good(report, out)
+
+
+def _require_writable(out: Path | None, plot: Path | None) -> None:
+    from tomtat.checking.files import require_folder
+    from tomtat.checking.plot import require_plottable
 
     if out is not None:
         require_folder(out)
     if plot is not None:
         require_plottable(plot)
-    named = name_splits(sources)
-    base = load_config(recipe) if recipe else named.config or RunConfig()
-    flags = {"model.name": model, "data.source_field": source_field, "data.summary_field": summary_field}
-    given = dict(map(parse_override, settings or [])) | {name: value for name, value in flags.items() if value}
-    config = build_config(base.model_dump(), given)
-    progress = TerminalProgress()
-    report = check_data(named.splits, config, _tokenizer(config, model is not None, progress), progress)
+
+
+def _config(
+    recipe: Path | None, named: "RunConfig | None", settings: Sequence[str], flags: dict[str, str | None]
+) -> "RunConfig":
+    """Of a recipe, else of what the sources name, else the defaults; what was typed goes before."""
+    from tomtat.config import RunConfig, build_config, load_config, parse_override
+
+    base = load_config(recipe) if recipe else named or RunConfig()
+    typed = {name: value for name, value in flags.items() if value}
+    return build_config(base.model_dump(), dict(map(parse_override, settings)) | typed)
+
+
+def _write(report: "Report", out: Path | None, plot: Path | None) -> None:
+    from tomtat.checking.files import write_findings
+    from tomtat.checking.plot import write_plot
+
     if out is not None:
         write_findings(report, out)
     if plot is not None and any(split.rows for split in report.splits):
         write_plot(report, plot)
-    if as_json:
-        print(json.dumps(report.as_dict(), ensure_ascii=False, indent=2))
-    else:
-        _print(report, show, out)
+
+
+def _require_good(report: "Report", out: Path | None) -> None:
+    from tomtat.errors import DataError
+
     if report.bad_rows:
         all_in = f" All are in {out / 'bad_rows.jsonl'}." if out else ""
         raise DataError(f"{report.bad_rows:,} row{'s' * (report.bad_rows > 1)} can't be used; see above.{all_in}")

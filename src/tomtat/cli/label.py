@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tomtat.cli.label_review import review
-from tomtat.cli.options import OnBadRow
+from tomtat.cli.options import OnBadRow, given
 from tomtat.cli.terminal import TerminalProgress, console, harmless, print_next, print_table
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ def draft_command(
 
     tomtat label chats.jsonl --upstream https://host/v1 --model NAME --price-in 0.25 --price-out 2 --max-cost 5
     """
-    from tomtat.errors import ConfigError
     from tomtat.labelling.drafts import require_ours
     from tomtat.labelling.journal import journal_path, open_journal
     from tomtat.labelling.upstream import Upstream
@@ -98,10 +97,8 @@ def draft_command(
         "per_minute": per_minute, "concurrency": concurrency, "timeout": timeout, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "template": _read_prompt(prompt),
     }  # fmt: skip
-    settings = _settings({name: value for name, value in asked.items() if value is not None})
-    prices = _prices(price_in, price_out)
-    if max_cost is not None and prices is None:
-        raise ConfigError("--max-cost needs prices to count with: --price-in and --price-out, per million tokens.")
+    settings = _settings(given(asked))
+    limits = Limits(_prices(price_in, price_out, max_cost), max_cost, max_tokens)
     out = out or _beside(data)
     require_ours(out)
     server = partial(Upstream, upstream, settings, key_env)
@@ -110,14 +107,14 @@ def draft_command(
     chats = _chats(data, source_field, on_bad_row, all_rows, progress)
     model = model or _only_model(server())
     with open_journal(journal_path(out), settings.concurrency) as journal:
-        labelling = Labelling(journal, settings, model, counter_for(model), Limits(prices, max_cost, max_tokens))
+        labelling = Labelling(journal, settings, model, counter_for(model), limits)
         plan = labelling.plan(chats, data)
-        _tell_plan(plan, model, prices)
+        _tell_plan(plan, model, limits.prices)
         if plan.missing and not yes and _is_terminal() and not typer.confirm("Ask for them?"):
             _say("Nothing was asked.")
             return
         outcome = labelling.run(plan, server(), data, progress)
-        _finish(outcome, plan, prices, out, journal)
+        _finish(outcome, plan, limits.prices, out, journal)
 
 
 def _settings(values: dict[str, Any]) -> "LabelSettings":
@@ -144,13 +141,17 @@ def _read_prompt(path: Path | None) -> str | None:
         raise ConfigError(f"--prompt {path} can't be read: {why}.") from None
 
 
-def _prices(price_in: float | None, price_out: float | None) -> "Prices | None":
+def _prices(price_in: float | None, price_out: float | None, max_cost: float | None) -> "Prices | None":
     from tomtat.errors import ConfigError
     from tomtat.labelling.pacing import Prices
 
     if (price_in is None) != (price_out is None):
         raise ConfigError("--price-in and --price-out belong together: what a million tokens cost, sent and written.")
-    return Prices(price_in, price_out) if price_in is not None and price_out is not None else None
+    if price_in is None or price_out is None:
+        if max_cost is not None:
+            raise ConfigError("--max-cost needs prices to count with: --price-in and --price-out, per million tokens.")
+        return None
+    return Prices(price_in, price_out)
 
 
 def _beside(data: str) -> Path:

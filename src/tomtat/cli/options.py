@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +38,11 @@ Engine = Annotated[
         metavar="ENGINE",
     ),
 ]
+UpstreamKey = Annotated[
+    str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the upstream's key.")
+]
+Tokenizer = Annotated[str | None, typer.Option(help="Folder, hub id or encoding to count the upstream's tokens with.")]
+ServedEngine = Annotated[str | None, typer.Option(help="torch, torch-int8, ctranslate2 or auto.")]
 GenerateSet = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,6 +52,11 @@ GenerateSet = Annotated[
         metavar="generate.NAME=VALUE",
     ),
 ]
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that stood in the command; the others have their defaults in the settings."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def generate_overrides(overrides: Sequence[str] | None) -> dict[str, Any]:

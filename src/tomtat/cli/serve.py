@@ -1,11 +1,13 @@
 """`tomtat serve`."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tomtat.cli.options import ServedEngine, Tokenizer, UpstreamKey, given
 from tomtat.cli.store import Meaning, Place
 from tomtat.cli.terminal import TerminalProgress, console
 
@@ -39,14 +41,10 @@ def serve_command(
         str | None,
         typer.Option(help="Who answers as other models, through the memory: http://localhost:8000/v1.", metavar="URL"),
     ] = None,
-    upstream_key: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the upstream's key.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder, hub id or encoding to count the upstream's tokens with.")
-    ] = None,
+    upstream_key: UpstreamKey = None,
+    tokenizer: Tokenizer = None,
     budget: Annotated[int | None, typer.Option("--budget", "-b", min=1, help="Tokens of what goes upstream.")] = None,
-    engine: Annotated[str | None, typer.Option(help="torch, torch-int8, ctranslate2 or auto.")] = None,
+    engine: ServedEngine = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info (each request), warning or error.")] = "info",
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /ui (extra ui).")] = False,
@@ -61,32 +59,43 @@ def serve_command(
 
     tomtat serve --upstream http://localhost:8000/v1 --no-summarizer
     """
-    from tomtat.errors import ConfigError
     from tomtat.server import load_settings
-    from tomtat.server.logs import LEVELS, set_up
+    from tomtat.server.logs import set_up
 
-    if log_level not in LEVELS:
-        raise ConfigError(f"--log-level {log_level}: there are {', '.join(LEVELS)}.")
-    if upstream is None and (upstream_key or tokenizer):
-        raise ConfigError("--upstream-key and --tokenizer belong to --upstream; name it, or write them into --config.")
+    _require_level(log_level)
     flags = {
         "host": host, "port": port, "keys": keys, "store": store, "meaning": meaning or None, "engine": engine,
         "device": device, "budget_tokens": budget, "runs": names_of(runs or []),
         "summarizers": False if no_summarizer else None,
-        "upstreams": upstreams_of(upstream, upstream_key, tokenizer),
+        "upstreams": upstreams_of(upstream, upstream_key, tokenizer, "name it, or write them into --config"),
     }  # fmt: skip
-    settings = load_settings(config, {name: value for name, value in flags.items() if value is not None})
-    settings = with_embedded(settings)
+    settings = with_embedded(load_settings(config, given(flags)))
     has_page = not no_page and page_is_installed()
-    app, run = server_of(settings, has_page)
-    # Until it listens, what goes wrong is raised, and told in one line.
-    logging.getLogger("tomtat").addHandler(logging.NullHandler())
 
     def listening(address: str) -> None:
         set_up(log_level)
         _greet(address, settings, has_page)
 
+    serve(settings, has_page, listening)
+
+
+def serve(settings: "ServerSettings", has_page: bool, listening: Callable[[str], None]) -> None:
+    """Until it is stopped; `listening` is told the address.
+
+    Raises: ConfigError where a package is missing.
+    """
+    app, run = _server_of(settings, has_page)
+    # Until it listens, what goes wrong is raised, and told in one line.
+    logging.getLogger("tomtat").addHandler(logging.NullHandler())
     run(app, settings, listening)
+
+
+def _require_level(name: str) -> None:
+    from tomtat.errors import ConfigError
+    from tomtat.server.logs import LEVELS
+
+    if name not in LEVELS:
+        raise ConfigError(f"--log-level {name}: there are {', '.join(LEVELS)}.")
 
 
 def page_is_installed() -> bool:
@@ -95,11 +104,8 @@ def page_is_installed() -> bool:
     return find_spec("gradio") is not None
 
 
-def server_of(settings: "ServerSettings", has_page: bool) -> tuple[Any, Any]:
-    """The application, and what runs it.
-
-    Raises: ConfigError where a package is missing.
-    """
+def _server_of(settings: "ServerSettings", has_page: bool) -> tuple[Any, Any]:
+    """The application, and what runs it."""
     from tomtat.errors import ConfigError
 
     try:
@@ -130,10 +136,13 @@ def names_of(names: list[str]) -> dict[str, dict[str, Any]] | None:
     return found or None
 
 
-def upstreams_of(url: str | None, key: str | None, tokenizer: str | None) -> dict[str, Any] | None:
-    if url is None:
-        return None
-    return {"upstream": {"url": url, "key": key, "tokenizer": tokenizer}}
+def upstreams_of(url: str | None, key: str | None, tokenizer: str | None, advice: str) -> dict[str, Any] | None:
+    """advice: what to do about an upstream that is missing."""
+    from tomtat.errors import ConfigError
+
+    if url is None and (key or tokenizer):
+        raise ConfigError(f"--upstream-key and --tokenizer belong to --upstream; {advice}.")
+    return {"upstream": {"url": url, "key": key, "tokenizer": tokenizer}} if url is not None else None
 
 
 def with_embedded(settings: "ServerSettings") -> "ServerSettings":

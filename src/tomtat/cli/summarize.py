@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, SourceField, generate_overrides
+from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, SourceField, generate_overrides, given
 from tomtat.cli.terminal import TerminalProgress
 from tomtat.files import write_text
 
 if TYPE_CHECKING:
-    from tomtat.bulk import BulkReport, Documents, SummarizerSettings
+    from tomtat.bulk import BulkReport, Cluster, Documents, SummarizerSettings
     from tomtat.data import DataOptions
     from tomtat.data.sources import Source
     from tomtat.types import Source as Text
@@ -82,7 +82,7 @@ def summarize_command(
 
     tomtat summarize runs/quickstart big.jsonl -o summaries.jsonl --ray-address auto
     """
-    from tomtat.bulk import Cluster, SummarizerSettings, open_documents, summarize_documents
+    from tomtat.bulk import SummarizerSettings, open_documents, summarize_documents
     from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
 
@@ -90,10 +90,7 @@ def summarize_command(
         raise ConfigError(f"--format {form}: choose {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     if out is not None:
         _require_writable(out)
-    cluster = Cluster(ray_address, ray_workers) if ray or ray_address or ray_workers else None
-    if cluster and out is None:
-        # Ray itself writes to standard output when a worker dies.
-        raise ConfigError("--ray needs a file for the summaries: name it with --out.")
+    cluster = _cluster(ray, ray_address, ray_workers, out)
     asked = {
         "decode": decode,
         "candidates": candidates,
@@ -102,8 +99,7 @@ def summarize_command(
         "max_new_tokens": max_new_tokens,
         "long_inputs": "truncate" if truncate else None,
     }
-    asked = generate_overrides(overrides) | {name: value for name, value in asked.items() if value is not None}
-    settings = SummarizerSettings(model, device, base, engine, asked)
+    settings = SummarizerSettings(model, device, base, engine, generate_overrides(overrides) | given(asked))
     options = DataOptions(
         source_field or _source_field(model),
         needs_summary=False,
@@ -122,6 +118,18 @@ def summarize_command(
                 settings, documents, out, overwrite=overwrite, cluster=cluster, progress=progress
             )
             _tell(report, out, progress)
+
+
+def _cluster(ray: bool, address: str | None, workers: int | None, out: Path | None) -> "Cluster | None":
+    from tomtat.bulk import Cluster
+    from tomtat.errors import ConfigError
+
+    if not (ray or address or workers):
+        return None
+    if out is None:
+        # Ray itself writes to standard output when a worker dies.
+        raise ConfigError("--ray needs a file for the summaries: name it with --out.")
+    return Cluster(address, workers)
 
 
 def _require_writable(out: Path) -> None:

@@ -1,12 +1,15 @@
 """`tomtat train`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tomtat.cli.options import Device, OnBadRow, Set, Show, SourceField, SummaryField
+from tomtat.cli.options import Device, OnBadRow, Set, Show, SourceField, SummaryField, given
 from tomtat.cli.terminal import TerminalProgress, console, print_epochs, print_next
+
+if TYPE_CHECKING:
+    from tomtat.run_folder import RunFolder
 
 
 def train_command(
@@ -54,13 +57,7 @@ def train_command(
 
     tomtat train --candidates runs/mine --out runs/better
     """
-    from tomtat.config import load_config
-    from tomtat.errors import ConfigError
-    from tomtat.run_folder import RunFolder
-    from tomtat.training import calibrate, finetune
-    from tomtat.training import resume as resume_run
-
-    flags: dict[str, Any] = {
+    flags = {
         "model.name": model,
         "model.device": device if device != "auto" else None,
         "data.train": train,
@@ -75,31 +72,18 @@ def train_command(
         "lora.rank": rank,
         "lora.target": target,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
+    overrides = _overrides(settings or [], given(flags))
     progress = TerminalProgress()
     if resume is not None:
-        if out or candidates:
-            raise ConfigError("--resume goes on in the run's own folder: give no --out and no --candidates with it.")
-        folder = resume_run(resume, progress, recipe, _overrides(settings or [], given))
+        folder = _resumed(resume, recipe, candidates, out, overrides, progress)
     elif candidates is not None:
-        if recipe:
-            raise ConfigError(f"--candidates goes on with the settings of {candidates}: give no recipe with it.")
-        overrides = _overrides(settings or [], given)
-        if evaluate and not (overrides.get("data.test") or RunFolder.open(candidates).config.data.test):
-            raise ConfigError("--evaluate needs test data: name it with --test FILE.")
-        folder = calibrate(candidates, overrides, out, progress)
+        folder = _calibrated(candidates, recipe, out, overrides, evaluate, progress)
     else:
-        overrides = _overrides(settings or [], given)
-        if evaluate and load_config(recipe, overrides).data.test is None:
-            raise ConfigError("--evaluate needs test data: name it with --test FILE.")
-        folder = finetune(recipe, overrides, out, progress)
+        folder = _finetuned(recipe, out, overrides, evaluate, progress)
     print_epochs(folder.metrics())
     console.print(f"\nRun folder: {folder.path}", highlight=False)
     if evaluate:
-        from tomtat.cli.evaluate import report
-        from tomtat.evaluation import evaluate as evaluate_run
-
-        report(evaluate_run(folder, device=folder.config.model.device, progress=progress), show)
+        _evaluate(folder, show, progress)
         print_next(f"summarize {folder.path} FILE")
     else:
         has_test = folder.config.data.test is not None
@@ -111,3 +95,64 @@ def _overrides(settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:
     from tomtat.config import parse_override
 
     return dict(parse_override(text) for text in settings) | flags
+
+
+def _resumed(
+    run: Path,
+    recipe: Path | None,
+    candidates: Path | None,
+    out: Path | None,
+    overrides: dict[str, Any],
+    progress: TerminalProgress,
+) -> "RunFolder":
+    from tomtat.errors import ConfigError
+    from tomtat.training import resume
+
+    if out or candidates:
+        raise ConfigError("--resume goes on in the run's own folder: give no --out and no --candidates with it.")
+    return resume(run, progress, recipe, overrides)
+
+
+def _calibrated(
+    run: Path,
+    recipe: Path | None,
+    out: Path | None,
+    overrides: dict[str, Any],
+    evaluate: bool,
+    progress: TerminalProgress,
+) -> "RunFolder":
+    from tomtat.errors import ConfigError
+    from tomtat.run_folder import RunFolder
+    from tomtat.training import calibrate
+
+    if recipe:
+        raise ConfigError(f"--candidates goes on with the settings of {run}: give no recipe with it.")
+    if evaluate:
+        _require_test(overrides.get("data.test") or RunFolder.open(run).config.data.test)
+    return calibrate(run, overrides, out, progress)
+
+
+def _finetuned(
+    recipe: Path | None, out: Path | None, overrides: dict[str, Any], evaluate: bool, progress: TerminalProgress
+) -> "RunFolder":
+    from tomtat.config import load_config
+    from tomtat.training import finetune
+
+    if evaluate:
+        _require_test(load_config(recipe, overrides).data.test)
+    return finetune(recipe, overrides, out, progress)
+
+
+def _require_test(data: str | None) -> None:
+    """Before hours of training, not after them."""
+    from tomtat.errors import ConfigError
+
+    if not data:
+        raise ConfigError("--evaluate needs test data: name it with --test FILE.")
+
+
+def _evaluate(folder: "RunFolder", show: int, progress: TerminalProgress) -> None:
+    from tomtat.cli.evaluate import report
+    from tomtat.evaluation import evaluate
+
+    report(evaluate(folder, device=folder.config.model.device, progress=progress), show)

@@ -1,6 +1,5 @@
 """`tomtat ui`: the page alone, on this machine."""
 
-import logging
 import threading
 import webbrowser
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tomtat.cli.options import Device
-from tomtat.cli.serve import names_of, page_is_installed, server_of, upstreams_of, with_embedded
+from tomtat.cli.options import Device, ServedEngine, Tokenizer, UpstreamKey, given
+from tomtat.cli.serve import names_of, page_is_installed, serve, upstreams_of, with_embedded
 from tomtat.cli.store import Meaning, Place
 from tomtat.cli.terminal import console
 
@@ -31,13 +30,9 @@ def ui_command(
     upstream: Annotated[
         str | None, typer.Option(help="Who answers in the chat: http://localhost:8000/v1.", metavar="URL")
     ] = None,
-    upstream_key: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the upstream's key.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder, hub id or encoding to count the upstream's tokens with.")
-    ] = None,
-    engine: Annotated[str | None, typer.Option(help="torch, torch-int8, ctranslate2 or auto.")] = None,
+    upstream_key: UpstreamKey = None,
+    tokenizer: Tokenizer = None,
+    engine: ServedEngine = None,
     device: Device = "auto",
 ) -> None:
     """The page in a browser: summaries side by side, a chat with its memory, runs and data.
@@ -52,22 +47,17 @@ def ui_command(
 
     if not page_is_installed():
         raise ConfigError("tomtat ui needs Gradio: pip install 'tomtat[ui]'")
-    if upstream is None and (upstream_key or tokenizer):
-        raise ConfigError("--upstream-key and --tokenizer belong to --upstream; name it.")
+    upstreams = upstreams_of(upstream, upstream_key, tokenizer, "name it")
     if run and (folder := _untrained(run)):
         console.print(f"{run} is not trained yet: look at it under Runs. Summaries are the embedded model's.")
         run, runs = None, runs or folder.parent
     values = {
         "port": port, "store": store, "meaning": meaning, "engine": engine, "device": device,
         "runs": names_of([run]) if run else None, "runs_folder": str(runs) if runs else None,
-        "upstreams": upstreams_of(upstream, upstream_key, tokenizer),
+        "upstreams": upstreams,
     }  # fmt: skip
-    settings = load_settings(None, {name: value for name, value in values.items() if value is not None})
-    settings = _with_untuned(with_embedded(settings))
+    settings = _with_untuned(with_embedded(load_settings(None, given(values))))
     console.print("Loading ...", style="dim")
-    app, serve = server_of(settings, has_page=True)
-    # Until it listens, what goes wrong is raised, and told in one line.
-    logging.getLogger("tomtat").addHandler(logging.NullHandler())
 
     def listening(address: str) -> None:
         set_up("warning")
@@ -76,7 +66,7 @@ def ui_command(
             # A browser that does not fork would keep the server waiting.
             threading.Thread(target=webbrowser.open, args=[f"{address}/ui/"], daemon=True).start()
 
-    serve(app, settings, listening)
+    serve(settings, True, listening)
 
 
 def _untrained(run: str) -> Path | None:
