@@ -1,7 +1,10 @@
 """What people get wrong: each ends in one clear line and exit code 2, without a traceback and with nothing half-written."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,8 +106,6 @@ def test_slips_in_the_command_line_end_with_code_2(tomtat: Callable[..., Any], a
 def test_a_full_disk_is_told_in_one_line_and_leaves_the_run_resumable(
     tomtat: Callable[..., Any], tiny_t5: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import errno
-
     import torch
 
     save = torch.save
@@ -127,6 +128,40 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_run_resumable(
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
     monkeypatch.setattr(torch, "save", save)
     assert tomtat("train", "--resume", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "as it is", "runs/mine"), "runs/mine can't be written: No space left on device. Make room"),
+        (OSError(errno.EDQUOT, "as it is"), "A file can't be written: Disk quota exceeded. Make room"),
+        (OSError(errno.EFBIG, "as it is"), "A file can't be written: File too large. Raise the limit on the size of files (ulimit -f)"),
+        (RuntimeError("I/O error: File too large (os error 27)"), "A file can't be written: File too large. Raise the limit"),
+        (PermissionError(errno.EACCES, "as it is", "runs/mine"), "runs/mine can't be opened: Permission denied. Choose another place"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_the_system_refuses_is_told_in_one_line(
+    tomtat: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+):
+    def refused(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("tomtat.training.finetune", refused)
+    result = tomtat("train")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith(f"tomtat: {told}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="There is no /dev/full here.")
+def test_a_full_disk_behind_a_pipe_is_told_once():
+    command = [sys.executable, "-m", "tomtat.cli", "data", "show", "chats@test"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr == "tomtat: A file can't be written: No space left on device. Make room or choose another place.\n"
+    )
 
 
 def test_a_bug_of_ours_keeps_its_traceback(tomtat: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -4,19 +4,27 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's own; safetensors and others written in Rust tell it by words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"\bos error (\d+)\b", str(error))
+    return int(found[1]) if found else None
+
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this is what comes of writing where there is no room; safetensors tells it by words alone."""
-    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, OSError) and error.errno in full:
-        return True
-    return any(f"os error {number}" in str(error) for number in full)
+    """Whether this is what comes of writing where there is no room."""
+    return error_number(error) in FULL
 
 
 @contextmanager
@@ -52,6 +60,11 @@ def write_text(path: Path, text: str) -> None:
     _write(path, [text])
 
 
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Lines with their ends, as they come: no more than one is held."""
+    _write(path, lines)
+
+
 def _write(path: Path, parts: Iterable[str], private: bool = False) -> None:
     new = path.with_name(path.name + ".new")
     try:
@@ -62,8 +75,10 @@ def _write(path: Path, parts: Iterable[str], private: bool = False) -> None:
             file.writelines(parts)
         sync(new)
         new.replace(path)
-    except BaseException:
+    except BaseException as error:
         new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and is_disk_full(error):
+            error.filename = error.filename or str(path)  # the system tells no place
         raise
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,9 +30,21 @@ from tomtat.cli.terminal import error_console, program
 from tomtat.cli.train import train_command
 from tomtat.cli.ui import ui_command
 from tomtat.errors import Interrupted, TomtatError
+from tomtat.files import error_number, is_disk_full
 
 USER_ERROR = 2
 INTERRUPTED = 130
+ROOM = "Make room or choose another place."
+RIGHTS = "Choose another place, or see to the rights there."
+ADVICE = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f) or choose another place.",
+    errno.EROFS: RIGHTS,
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+}
+"""What to do about files that the system refuses, whatever of ours or of a library's wanted them."""
 
 app = typer.Typer(
     name="tomtat",
@@ -83,7 +96,10 @@ def main() -> None:
     # Tokenizers warn at each fork otherwise; we fork nowhere while they work.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
     except Interrupted as stopped:
         error_console.print(
             str(stopped).replace("tomtat train", f"{program()} train"),
@@ -98,10 +114,24 @@ def main() -> None:
     except KeyboardInterrupt:
         error_console.print("Stopped.", style="yellow")
         sys.exit(INTERRUPTED)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    except BrokenPipeError:
+        sys.exit(1)  # as typer does where it sees it first: who reads us has read enough
+    except Exception as error:
+        number = error_number(error)
+        if number is None or number not in ADVICE:
             raise
-        _fail(f"{error.filename or 'A file'} can't be written: {error.strerror}. Make room or choose another place.")
+        place = getattr(error, "filename", None) or "A file"
+        what = "can't be written" if is_disk_full(error) else "can't be opened"
+        _fail(f"{place} {what}: {os.strerror(number)}. {ADVICE[number]}")
+
+
+def _flush() -> None:
+    """While a full disk can still be told: at the very end nobody catches it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, or what is held would fail once more
+        raise
 
 
 def _fail(message: str) -> None:
