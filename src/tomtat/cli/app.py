@@ -4,7 +4,6 @@ import errno
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -96,10 +95,7 @@ def main() -> None:
     # Tokenizers warn at each fork otherwise; we fork nowhere while they work.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        try:
-            app()
-        finally:
-            _flush()
+        app()
     except Interrupted as stopped:
         error_console.print(
             str(stopped).replace("tomtat train", f"{program()} train"),
@@ -114,24 +110,23 @@ def main() -> None:
     except KeyboardInterrupt:
         error_console.print("Stopped.", style="yellow")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(1)  # as typer does where it sees it first: who reads us has read enough
     except Exception as error:
-        number = error_number(error)
-        if number is None or number not in ADVICE:
+        if (told := _refused(error)) is None:
             raise
-        place = getattr(error, "filename", None) or "A file"
-        what = "can't be written" if is_disk_full(error) else "can't be opened"
-        _fail(f"{place} {what}: {os.strerror(number)}. {ADVICE[number]}")
+        _fail(told)
 
 
-def _flush() -> None:
-    """While a full disk can still be told: at the very end nobody catches it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, or what is held would fail once more
-        raise
+def _refused(error: Exception) -> str | None:
+    """What the system would not do, and what to do about it; None for anything else."""
+    if "No usable temporary directory" in str(error):
+        return "No folder for temporary files can be written. Make room, or name one that can in the variable TMPDIR."
+    number = error_number(error)
+    if number is None or number not in ADVICE:
+        return None
+    # Of a copy the second is where it should go.
+    place = getattr(error, "filename2", None) or getattr(error, "filename", None) or "A file"
+    what = "can't be written" if is_disk_full(error) else "can't be opened"
+    return f"{place} {what}: {os.strerror(number)}. {ADVICE[number]}"
 
 
 def _fail(message: str) -> None:

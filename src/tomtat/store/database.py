@@ -198,7 +198,7 @@ class Database:
 
 
 _REASONS = {
-    r"disk is full|No space left|could not extend file|disk quota|File too large|SQLITE_IOERR_WRITE":
+    r"disk is full|No space left|could not extend file|disk quota|File too large|SQLITE_IOERR_(WRITE|SHMSIZE)":
         "the disk is full: nothing of this was stored; make room and repeat it",
     r"database is locked|lock timeout|deadlock":
         "another process has been writing for too long: nothing of this was stored; repeat it",
