@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import as_flags, small_settings, write_jsonl
+from conftest import as_flags, rows, small_settings, write_jsonl
 
 
 @pytest.fixture
@@ -61,6 +61,35 @@ def test_evaluate_takes_other_data(tomtat: Callable[..., Any], run: Path, data: 
     assert result.code == 0, result.err
     assert (run / "evaluations" / "first" / "predictions.jsonl").exists()
     assert "lead-3" not in result.out
+
+
+def test_evaluate_takes_columns_of_other_names(tomtat: Callable[..., Any], run: Path, tmp_path: Path):
+    named = [
+        {"id": row["id"], "mail": row["dialogue"], "gist": row["summary"], "summary": "not this"} for row in rows(3)
+    ]
+    mails = write_jsonl(tmp_path / "mails.jsonl", named)
+    quick = ["--set", 'evaluate.metrics=["rouge"]', "--no-yardsticks", "--no-leakage", "--device", "cpu"]
+
+    result = tomtat("evaluate", run, "--data", mails, *quick)
+    assert result.code == 2
+    assert "no field with the text to summarize" in result.err
+    assert "Name it: --source-field, or the setting data.source_field." in result.err
+
+    fields = ["--source-field", "mail", "--summary-field", "gist"]
+    result = tomtat("evaluate", run, "--data", mails, "--name", "mails", "--show", 1, *fields, *quick)
+    assert result.code == 0, result.err
+    assert "They meet on monday at 0." in result.out
+
+    # What is asked for by name must be there: no usual column takes its place.
+    result = tomtat("evaluate", run, "--data", mails, "--source-field", "mail", "--summary-field", "gits", *quick)
+    assert (result.code, "no field with the summary ('gits';" in result.err) == (2, True)
+
+    said = write_jsonl(tmp_path / "said.jsonl", [{"id": row["id"], "prediction": row["summary"]} for row in rows(3)])
+    result = tomtat(
+        "evaluate", "--predictions", said, "--references", mails, "--out", tmp_path / "out", *fields, *quick[:3]
+    )
+    assert result.code == 0, result.err
+    assert "100.0" in result.out
 
 
 def test_summarize_takes_a_text_and_prints_only_the_summary(tomtat: Callable[..., Any], run: Path, tmp_path: Path):

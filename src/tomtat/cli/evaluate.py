@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomtat.cli.options import Base, Device, OnBadRow, Set, Show
+from tomtat.cli.options import Base, Device, OnBadRow, Set, Show, SourceField, SummaryField
 from tomtat.cli.terminal import TerminalProgress, console, print_next, print_table
 
 if TYPE_CHECKING:
+    from tomtat.data import DataOptions
     from tomtat.evaluation import Evaluation
 
 
@@ -29,6 +30,8 @@ def evaluate_command(
     prediction_field: Annotated[
         str | None, typer.Option(help="Name of the field with the prediction, where it is not a usual one.")
     ] = None,
+    source_field: SourceField = None,
+    summary_field: SummaryField = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the evaluation of --predictions; by default evaluations/FILE."),
@@ -49,8 +52,11 @@ def evaluate_command(
 
     tomtat evaluate runs/chats --data 'test.jsonl[:96]' --set 'evaluate.metrics=["rouge", "bertscore"]'
 
+    tomtat evaluate runs/chats --data mails.csv --source-field mail --summary-field gist
+
     tomtat evaluate --predictions theirs.jsonl --references test.jsonl
     """
+    from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
     from tomtat.evaluation import evaluate
 
@@ -60,15 +66,27 @@ def evaluate_command(
             raise ConfigError(
                 "--predictions are scored without a run: give --references, and no RUN, --data or --name."
             )
-        report(
-            _of_files(predictions, references, prediction_field, out, yardsticks, settings, on_bad_row, progress), show
-        )
+        options = DataOptions(source_field, summary_field, on_bad_row=on_bad_row or "stop")
+        report(_of_files(predictions, references, prediction_field, out, yardsticks, settings, options, progress), show)
         return
     if run is None or references or out or prediction_field:
         raise ConfigError(
             "Name a run folder, or predictions made elsewhere: tomtat evaluate --predictions FILE --references FILE."
         )
-    evaluation = evaluate(run, data, name, yardsticks, device, on_bad_row, base, progress, settings or [], leakage)
+    evaluation = evaluate(
+        run,
+        data,
+        name,
+        yardsticks,
+        device,
+        on_bad_row,
+        base,
+        progress,
+        settings or [],
+        leakage,
+        source_field=source_field,
+        summary_field=summary_field,
+    )
     report(evaluation, show)
     print_next(f"summarize {run} FILE")
 
@@ -80,10 +98,9 @@ def _of_files(
     out: Path | None,
     yardsticks: bool,
     settings: list[str] | None,
-    on_bad_row: str | None,
+    options: "DataOptions",
     progress: TerminalProgress,
 ) -> "Evaluation":
-    from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
     from tomtat.evaluation import evaluate_predictions
     from tomtat.run_folder import free_path
@@ -91,7 +108,6 @@ def _of_files(
     if references is None:
         raise ConfigError("--predictions need the data they belong to: --references FILE.")
     folder = out or free_path(Path("evaluations"), predictions[0].stem)
-    options = DataOptions(on_bad_row=on_bad_row or "stop")
     return evaluate_predictions(predictions, references, folder, field, yardsticks, progress, settings or [], options)
 
 

@@ -42,7 +42,7 @@ def to_example(
     if or_usual:
         source_field = source_field if source_field in row else None
         summary_field = summary_field if summary_field in row else None
-    source_name = _pick(row, source_field, SOURCE_FIELDS, "text to summarize", "data.source_field")
+    source_name = _pick(row, source_field, SOURCE_FIELDS, "text to summarize", "source")
     references = _references(row, summary_field, needs_summary)
     return Example(
         id=_id(row, default_id),
@@ -52,7 +52,7 @@ def to_example(
     )
 
 
-def _pick(row: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], what: str, setting: str) -> str:
+def _pick(row: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], what: str, kind: str) -> str:
     for name in (asked,) if asked else usual:
         if name in row:
             return name
@@ -60,7 +60,9 @@ def _pick(row: Mapping[str, Any], asked: str | None, usual: tuple[str, ...], wha
         return alike[0]
     found = ", ".join(str(name) for name in row) or "nothing"
     wanted = repr(asked) if asked else "one of " + ", ".join(usual)
-    raise BadRow(f"no field with the {what} ({wanted}; found {found}). Name it in the setting {setting}")
+    raise BadRow(
+        f"no field with the {what} ({wanted}; found {found}). Name it: --{kind}-field, or the setting data.{kind}_field"
+    )
 
 
 def is_usual(name: object) -> bool:
@@ -100,7 +102,7 @@ def _references(row: Mapping[str, Any], asked: str | None, needed: bool) -> tupl
         names = [name for name in SUMMARY_FIELDS if row.get(name) is not None] or _alike(row, SUMMARY_FIELDS)
     if not names:
         if needed:
-            _pick(row, asked, SUMMARY_FIELDS, "summary", "data.summary_field")
+            _pick(row, asked, SUMMARY_FIELDS, "summary", "summary")
             raise BadRow("its summary is null")
         return ()
     value = row[names[0]]

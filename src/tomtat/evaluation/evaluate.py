@@ -142,6 +142,8 @@ def evaluate(
     progress: Progress | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     leakage: bool = True,
+    source_field: str | None = None,
+    summary_field: str | None = None,
 ) -> Evaluation:
     """Score a run on its configured test split, or on other data.
 
@@ -149,6 +151,7 @@ def evaluate(
     given. With `yardsticks` the untuned model, lead-3, an extractive oracle, other rows' references and, where there
     are several, the references themselves are scored on the same rows. `settings` overrides the run's [evaluate]
     table, for instance {"evaluate.metrics": ["rouge"]}. With `leakage` the rows are looked for in the training data.
+    `source_field` and `summary_field` name columns of the data where they are not the run's own.
     """
     from tomtat.evaluation.store import write_evaluation
 
@@ -161,15 +164,13 @@ def evaluate(
     spec = data or config.data.test
     if spec is None:
         raise DataError(f"{folder.path} has no data.test. Name the data to evaluate on: --data FILE.")
-    loaded = load(
-        spec,
-        DataOptions(
-            config.data.source_field,
-            config.data.summary_field,
-            on_bad_row=on_bad_row or config.data.on_bad_row,
-            or_usual=data is not None,
-        ),
+    options = DataOptions(
+        source_field or config.data.source_field,
+        summary_field or config.data.summary_field,
+        on_bad_row=on_bad_row or config.data.on_bad_row,
+        or_usual=data is not None and not (source_field or summary_field),
     )
+    loaded = load(spec, options)
     summarizer = Summarizer.load(folder, device, base=base)
     sources = [example.source for example in loaded.examples]
     untuned = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)} if yardsticks else {}
