@@ -98,7 +98,10 @@ def _languages(splits: Sequence[SplitReport]) -> Iterator[str]:
 def _repeats(splits: Sequence[SplitReport]) -> Iterator[str]:
     if any(split.duplicates.superfluous >= ODD_SHARE * split.rows for split in splits):
         found = _counted(splits, lambda split: split.duplicates.superfluous)
-        yield f"Rows that say what an earlier row says, or nearly: {found}. They count twice; drop them."
+        yield (
+            f"Rows that say what an earlier row says, or nearly: {found}. They count twice; "
+            "tomtat data dedupe leaves them out."
+        )
     if any(split.duplicates.conflicting for split in splits):
         found = _counted(splits, lambda split: split.duplicates.conflicting)
         yield (

@@ -1,13 +1,14 @@
 """`tomtat data`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tomtat.cli.check import check_command
-from tomtat.cli.options import SourceField, SummaryField
-from tomtat.cli.terminal import console, print_table
+from tomtat.cli.options import OnBadRow, SourceField, SummaryField
+from tomtat.cli.terminal import TerminalProgress, console, print_table
 
 if TYPE_CHECKING:
     from tomtat.types import Example
@@ -43,6 +44,40 @@ def show_command(
     print_table(["", "least", "median", "most"], _lengths(examples), f"{source}: {len(examples):,} rows")
     for example in _chosen(examples, row, source) if row is not None else examples[:count]:
         _show(example)
+
+
+@data_app.command("dedupe")
+def dedupe_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Files of any format, a folder, chats@train, or a hub data set.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new file of JSON Lines for the rows that stay.")],
+    source_field: SourceField = None,
+    summary_field: SummaryField = None,
+    on_bad_row: OnBadRow = None,
+) -> None:
+    """Leave out rows that repeat an earlier one, word for word or nearly: those that data check tells.
+
+    The first of each group stays, as it is and in its place. SOURCE is only read.
+
+    tomtat data dedupe train.jsonl --out unique.jsonl
+    """
+    from tomtat.bulk import rejects_path
+    from tomtat.checking.unique import write_unique
+    from tomtat.data import DataOptions
+
+    options = DataOptions(source_field, summary_field, needs_summary=False, on_bad_row=on_bad_row or "stop")
+    found = write_unique(source, out, options, TerminalProgress())
+    repeats = found.duplicates
+    other = f", {repeats.conflicting:,} of them with another summary" if repeats.conflicting else ""
+    _say(f"{out}: {found.kept:,} of {found.rows:,} rows.")
+    _say(f"Left out: {repeats.exact:,} that repeat an earlier row word for word{other}; {repeats.near:,} nearly.")
+    if found.bad:
+        _say(f"Bad rows left out: {found.bad:,}; they lie with their reasons in {rejects_path(out)}.")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _lengths(examples: Sequence["Example"]) -> list[list[str]]:

@@ -138,14 +138,19 @@ def _example(row: Row, options: DataOptions) -> Example:
     )
 
 
-def _chosen_rows(text: str, options: DataOptions) -> tuple[Iterator[Row], str]:
-    """The rows that a specification names, and how to name the place they come from."""
+def open_rows(text: str, options: DataOptions) -> tuple[Callable[[], Iterator[Row]], str]:
+    """The rows that a specification names, as a stream as often as it is asked for, and how to name their place."""
     spec = parse_spec(text)
     rows, place = _rows(spec, options)
     if isinstance(rows, Source):
-        return sliced(rows.rows, spec, text), place
+        return lambda: sliced(rows.rows, spec, text), place
     numbers = spec.rows(len(rows), text) if spec.is_sliced else range(len(rows))
-    return (rows[number] for number in numbers), place
+    return lambda: (rows[number] for number in numbers), place
+
+
+def _chosen_rows(text: str, options: DataOptions) -> tuple[Iterator[Row], str]:
+    rows, place = open_rows(text, options)
+    return rows(), place
 
 
 def sliced(rows: Callable[[], Iterator[Row]], spec: Spec, text: str) -> Iterator[Row]:
