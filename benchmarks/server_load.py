@@ -10,6 +10,8 @@ the answer's last byte, so a server that stalls can't hide it by slowing its cli
 waits for its answer as a person would, and that wait counts too. Server, upstream and this load are three processes.
 `added_p50_over_direct` and `added_p99_ms`: milliseconds, percentile less percentile; `added_p99_paired_ms` is the
 percentile of what each single request took longer than its twin, and feels every hiccup of the machine.
+`added_p99_outside_outage_ms` leaves out requests that were due while the server was down or within five seconds after
+it was back, when it reads conversations anew; all other figures have them in.
 
 Of ten conversations seven resend their growing history under an id, two send new turns only, one has no id. They begin
 with up to 40 turns, say 20 to 60 words a turn, every fifth question makes the model call a tool, and half of all
@@ -57,6 +59,8 @@ TARGETS = {"errors": 0, "added_p50_over_direct": 5, "added_p99_ms": 30, "lost": 
 """At most."""
 DEADLINE = 60
 """Seconds after which a request has failed: nothing here takes long."""
+SETTLES = 5
+"""Seconds after a restart that `added_p99_outside_outage_ms` leaves out too."""
 NAME = 30
 """Letters in a row's name."""
 THROUGH, DIRECT = "through tomtat", "upstream directly"
@@ -399,14 +403,20 @@ def rows(title: str, times: dict[str, np.ndarray]) -> None:
         print(f"{name:{NAME}} {len(its):9,} {p50:9.2f} {p99:9.2f} {worst:9.2f}")
 
 
+def added(times: dict[str, np.ndarray], share: int) -> float:
+    """Percentile less percentile."""
+    return round(float(np.subtract(*(np.percentile(its, share) for its in times.values()))), 2)
+
+
 def figures(load: Load, lost: int, doubled: int) -> dict[str, Any]:
     times = milliseconds(load.pairs)
-    added = {share: float(np.subtract(*(np.percentile(its, share) for its in times.values()))) for share in (50, 99)}
+    outside = [pair for pair in load.pairs if not load.killed_at <= pair[0].due <= load.back_at + SETTLES]
     through, direct = (sum(one.tokens for one in ones) for ones in zip(*load.pairs, strict=True))
     requests = len(load.pairs) + load.cut
     return {
-        "errors": len(load.errors), "added_p50_over_direct": round(added[50], 2), "added_p99_ms": round(added[99], 2),
+        "errors": len(load.errors), "added_p50_over_direct": added(times, 50), "added_p99_ms": added(times, 99),
         "lost": lost, "memory_growth": load.server.growth(), "upstream_token_share": round(through / direct, 3),
+        "added_p99_outside_outage_ms": added(milliseconds(outside), 99) if outside else None,
         "added_p99_paired_ms": round(float(np.percentile(times[THROUGH] - times[DIRECT], 99)), 2),
         "cut": load.cut, "doubled": doubled, "requests": requests,
         "back_after_seconds": round(load.back_at - load.killed_at, 2),

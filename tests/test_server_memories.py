@@ -1,5 +1,6 @@
 """Many tenants' memories: those that nobody asked for longest are closed, and what all keep is bounded together."""
 
+import asyncio
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -12,7 +13,7 @@ from memory_fakes import FakeSummarizer, talk
 from server_fakes import FakeModels
 from server_subjects import anyio_backend  # noqa: F401
 from tomtat.server import ServerSettings
-from tomtat.server.memories import Memories
+from tomtat.server.memories import QUICK_THREADS, Memories
 from tomtat.server.metrics import Metrics
 from tomtat.store import SqlStore, open_store
 
@@ -80,3 +81,74 @@ async def test_a_model_that_is_slow_at_its_span_keeps_no_server_from_ending(tmp_
         with anyio.fail_after(30):
             await memories.close()
         assert store.for_tenant("anna").derived("chat") == []
+
+
+@pytest.fixture
+def memories(tmp_path: Path) -> Any:
+    with open_store(tmp_path / "store.db") as store:
+        yield Memories(ServerSettings(), store, FakeModels(), Metrics())
+
+
+class Held:
+    """Work that fills all threads for quick work until it is let go."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.count = 0
+
+    def __call__(self, memory: Any) -> None:
+        self.count += 1
+        assert self.released.wait(60)
+
+
+async def hold(memories: Memories, held: Held, many: int, **how: Any) -> "asyncio.Future[Any]":
+    """Once all of it is under way."""
+    under_way = asyncio.gather(*(memories.run("anna", held, **how) for _ in range(many)))
+    with anyio.fail_after(30):
+        while held.count < many:
+            await asyncio.sleep(0.01)
+    return under_way
+
+
+async def test_what_nobody_waits_for_before_it_began_is_not_done_but_for_answers(memories: Memories) -> None:
+    done: list[str] = []
+    held = Held()
+    under_way = await hold(memories, held, QUICK_THREADS, quick=True)
+    for name, even_late in (("question", False), ("answer", True)):
+        with pytest.raises(TimeoutError):
+            await memories.run(
+                "anna", lambda _, name=name: done.append(name), 0.01, quick=True, even_late=even_late
+            )  # fmt: skip
+    assert done == []
+
+    held.released.set()
+    await under_way
+    await memories.close()
+    assert done == ["answer"]
+
+
+async def test_quick_work_waits_for_nothing_that_takes_its_time(memories: Memories) -> None:
+    held = Held()
+    under_way = await hold(memories, held, QUICK_THREADS + 1)
+    with anyio.fail_after(30):
+        assert await memories.run("anna", lambda _: "done", quick=True) == "done"
+    held.released.set()
+    await under_way
+
+
+async def test_work_is_done_first_come_first_served(memories: Memories) -> None:
+    done: list[int] = []
+    held = Held()
+    under_way = await hold(memories, held, QUICK_THREADS, quick=True)
+    one_by_one = threading.Lock()
+
+    def work(number: int) -> None:
+        with one_by_one:
+            done.append(number)
+
+    waiting = asyncio.gather(*(memories.run("anna", lambda _, n=n: work(n), quick=True) for n in range(20)))
+    await asyncio.sleep(0)
+    held.released.set()
+    await asyncio.gather(under_way, waiting)
+    # As many as there are threads may overtake each other between being called and getting the lock.
+    assert all(abs(place - number) <= QUICK_THREADS for place, number in enumerate(done))

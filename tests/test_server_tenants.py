@@ -18,9 +18,8 @@ from memory_fakes import FakeSummarizer, talk
 from server_fakes import FakeModels
 from tomtat.server import ServerSettings, create_app
 from tomtat.server.keys import add_key
-from tomtat.server.upstream import Upstreams
 from tomtat.store import Store, open_store
-from upstream_fake import FakeUpstream
+from upstream_fake import FakeUpstream, running
 
 CANARY = "kumquat"
 """Said by the victim only: wherever the attacker reads it, something leaked."""
@@ -59,15 +58,14 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     keys = tmp_path / "keys.json"
     made = {tenant: add_key(keys, tenant)[1] for tenant in ("alpha", "beta")}
-    settings = ServerSettings(
-        keys=str(keys), budget_tokens=300, upstreams={"fake": {"url": "http://fake/v1"}}, runs_folder=str(tmp_path)
-    )
     upstream = FakeUpstream()
     models = FakeModels({THEIRS: ("alpha",), "everyones": None})
     models.folder = FakeSummarizer(max_source_tokens=120)
-    with open_store(tmp_path / "chats.db") as store:
-        upstreams = Upstreams(settings, {"fake": httpx2.ASGITransport(upstream)})
-        app = create_app(settings, store=store, models=models, upstreams=upstreams)
+    with open_store(tmp_path / "chats.db") as store, running(upstream) as address:
+        settings = ServerSettings(
+            keys=str(keys), budget_tokens=300, upstreams={"fake": {"url": f"{address}/v1"}}, runs_folder=str(tmp_path)
+        )  # fmt: skip
+        app = create_app(settings, store=store, models=models)
         with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
             yield House(client, store, upstream, models, made)
 

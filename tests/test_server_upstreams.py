@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from server_fakes import FakeModels
 from server_subjects import MODEL, anyio_backend, ask, events, said, served, serving, settings, settings_for, upstream  # noqa: F401
 from test_server_responses import respond
 from test_server_which import NAMED, ONLY_NEW, kept
-from tomtat.errors import StoreError
+from tomtat.errors import ConfigError, StoreError
 from tomtat.memory import ChatMemory
-from tomtat.server import ServerSettings, create_app
+from tomtat.server import ServerSettings, create_app, which
 from tomtat.server.answers import ChatEars, Heard
 from tomtat.server.keys import add_key
 from tomtat.server.passing import Stream
@@ -184,6 +185,24 @@ async def test_nobody_at_the_other_end_is_a_502(tmp_path: Path) -> None:
     assert error_of(answer)["code"] == "upstream_unreachable"
 
 
+async def test_a_proxy_of_the_environment_is_asked(
+    served: tuple[FakeUpstream, str], upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", served[1])
+    for no_proxy, status in (("", 200), ("nowhere.invalid", 502)):
+        monkeypatch.setenv("no_proxy", no_proxy)
+        async with serving(settings_for("http://nowhere.invalid", tmp_path)) as client:
+            assert (await ask(client, said("Hi"))).status_code == status
+
+    assert upstream.last.headers["host"] == "nowhere.invalid"
+
+
+def test_a_proxy_that_cant_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(ConfigError, match=r"^[^\n]+NO_PROXY=nowhere\.invalid\.$"):
+        Upstreams(settings_for("http://nowhere.invalid", tmp_path))
+
+
 # -- headers
 
 
@@ -293,6 +312,29 @@ async def test_a_store_that_hangs_holds_nobody_up(
         released.set()
 
     assert threads == 32, "no more threads than that wait for it"
+
+
+async def test_what_was_given_up_adds_nothing_after_its_retry_was_answered(
+    settings: ServerSettings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, calls, released = which.newest, [], threading.Event()
+
+    def slow(*given: Any) -> Any:
+        calls.append(1)
+        assert len(calls) > 1 or released.wait(60)
+        return newest(*given)
+
+    monkeypatch.setattr(which, "newest", slow)
+    async with serving(settings.model_copy(update={"memory_seconds": 0.05})) as client:
+        services = client.app.state.services  # type: ignore[attr-defined]
+        refused = await ask(client, said("a"), headers=ONLY_NEW)
+        services.settings = settings
+        answered = await ask(client, said("a"), headers=ONLY_NEW)
+        released.set()
+        await until(lambda: not services.memories._running)
+
+    assert (refused.status_code, answered.status_code) == (503, 200)
+    assert kept(settings, "chat-1") == ["a", "You said: a"]
 
 
 async def test_an_answer_that_cant_be_kept_is_given_all_the_same(

@@ -341,7 +341,7 @@ def test_an_answer_comes_behind_what_was_said_while_it_was_kept(overtaken: Overt
     place = find_place(overtaken, NEW, [user("a")])
     overtaken.first = lambda: overtaken.append("chat-1", [meanwhile])
 
-    keep_answer(None, "t", overtaken, place, Heard([assistant("b")], is_whole=True), ())  # type: ignore[arg-type]
+    keep_answer(None, "t", overtaken, place, Heard([assistant("b")], is_whole=True))  # type: ignore[arg-type]
 
     assert contents(overtaken) == (["a", "b"] if meanwhile == assistant("b") else ["a", "more", "b"])
 
@@ -352,7 +352,7 @@ def test_an_answer_whose_question_was_taken_back_hides_nothing(overtaken: Overta
     take_back(overtaken.store, overtaken.store.branches("chat-1")[0], 3, 3)
     find_place(overtaken, NEW, [user("d")])
 
-    keep_answer(None, "t", overtaken, place, Heard([assistant("e")], is_whole=True), ())  # type: ignore[arg-type]
+    keep_answer(None, "t", overtaken, place, Heard([assistant("e")], is_whole=True))  # type: ignore[arg-type]
 
     assert contents(overtaken) == ["a", "b", "d", "e"]
 

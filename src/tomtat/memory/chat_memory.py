@@ -241,7 +241,10 @@ class ChatMemory:
         """Fold a few spans; whether there may be more, which wait until others had their turn."""
         with suppress(UnknownConversation):  # erased meanwhile
             line = self._line(conversation, branch)
-            if self._folder.may_close(line, self._tree(line)):
+            tree = self._kept(line)
+            if not tree.levels:
+                tree.read(self.store, line)
+            if self._folder.may_close(line, tree):
                 return self.fold(conversation, branch=branch, limit=BATCH) == BATCH
         return False
 
@@ -260,14 +263,19 @@ class ChatMemory:
 
     def _tree(self, line: Branch) -> FoldTree:
         """The conversation's folds, read as far as there are any."""
+        tree = self._kept(line)
+        tree.read(self.store, line)
+        with self._trees.lock:
+            self._trees.put((self._own, line.conversation, line.branch), (line.number, tree), tree.bytes)
+        return tree
+
+    def _kept(self, line: Branch) -> FoldTree:
+        """The same as far as they were read last."""
         key = self._own, line.conversation, line.branch
         with self._trees.lock:
             number, tree = self._trees.get(key) or (line.number, FoldTree())
             if number != line.number:  # erased by another process, and begun anew
                 tree = FoldTree()
-            self._trees.put(key, (line.number, tree), tree.bytes)
-        tree.read(self.store, line)
-        with self._trees.lock:
             self._trees.put(key, (line.number, tree), tree.bytes)
         return tree
 

@@ -90,9 +90,9 @@ def visible(text: str) -> str:
 
 def quotable(text: str) -> str:
     """A text that can stand between our delimiters as the words of one turn."""
-    text = visible(text)
-    if not any(map(_may_open, set(text))):
+    if _is_plain(text):
         return text
+    text = visible(text)
     for pattern, instead in ((_TURN_BEGINS, " @"), (_OUR_DELIMITER, "&lt;"), (_MODEL_MARKER, None)):
         skeleton, places = _skeleton(text)
         found = pattern.finditer(skeleton)
@@ -126,6 +126,18 @@ def _skeleton(text: str) -> tuple[str, Sequence[int]]:
 
 
 # Nearly all texts are of a few dozen characters, none of which needs a look at what stands around it.
+
+
+_PLAIN: set[str] = set()
+"""Characters of which neither is true, as far as they have been looked at: there are not so many in the world."""
+
+
+def _is_plain(text: str) -> bool:
+    new = set(text) - _PLAIN
+    if not new:
+        return True
+    _PLAIN.update(sign for sign in new if not (_may_be_odd(sign) or _may_open(sign)))
+    return new <= _PLAIN
 
 
 @lru_cache(maxsize=4096)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import regex
 
 from tomtat.memory.framing import said
-from tomtat.memory.patterns import CAPITALISED, NO_NAMES, STRINGS, WITHOUT_WHICH, Kind
+from tomtat.memory.patterns import ANYWHERE, CAPITALISED, NO_NAMES, STRINGS, WITHOUT_WHICH, Kind
 from tomtat.memory.worth import signs_of_string, signs_of_turn, worth_of
 from tomtat.store import Turn
 
@@ -44,6 +44,8 @@ _MEASURES = frozenset(("date", "time", "amount", "number", "id", "several"))
 _CLAUSE_ENDS = regex.compile(r"[.!?;:…]+(?=\s|$|[\"'”)])|\n+|,(?=\s)|\s[–—-]+\s|[()\[\]{}|\"“”«»]|(?<=[,.;])\s")
 _ESCAPED_BLANK = regex.compile(r"\\[nrt]")
 _WORD = regex.compile(r"\S+")
+_ONE_WORD = regex.compile(r"[^\W\d]+")
+_CAPITAL = regex.compile(r"\p{Lu}")
 _ENDLESS = regex.compile(r"\S{200,}")
 
 
@@ -96,27 +98,88 @@ def _found(text: str) -> list[tuple[Kind, int, int]]:
     found: list[tuple[Kind, int, int]] = []
     free = [(0, len(text))]
     for kind, pattern in STRINGS:
-        if not WITHOUT_WHICH[kind].search(text):
+        where = _where(text, kind)
+        if not where:
             continue
-        left: list[tuple[int, int]] = []
-        for begin, stop in free:
-            place = begin
-            for match in pattern.finditer(text, begin, stop):
-                if match.end() > match.start():
-                    is_word = kind in ("id", "command") and regex.fullmatch(r"[^\W\d]+", match[0])
-                    found.append(("symbol" if is_word else kind, *match.span()))
-                    left.append((place, match.start()))
-                    place = match.end()
-            left.append((place, stop))
-        free = [part for part in left if part[0] < part[1]]
+        places = [
+            match.span()
+            for begin, stop in _shared(free, where)
+            for match in pattern.finditer(text, begin, stop)
+            if match.end() > match.start()
+        ]
+        for start, end in places:
+            is_word = kind in ("id", "command") and _ONE_WORD.fullmatch(text, start, end)
+            found.append(("symbol" if is_word else kind, start, end))
+        free = _without(free, places)
     for begin, stop in free:
         found += _names(text, begin, stop)
     return _joined(text, sorted(found, key=lambda part: part[1:]))
 
 
+Stretches = list[tuple[int, int]]
+"""Of a text, from where to where, rising, none in another."""
+
+
+def _where(text: str, kind: Kind) -> Stretches:
+    """Where strings of a kind may be."""
+    needed = WITHOUT_WHICH[kind]
+    if kind in ANYWHERE:
+        return [(0, len(text))] if needed.search(text) else []
+    where: Stretches = []
+    for match in needed.finditer(text):
+        begin, stop = _words_before(text, match.start()), _words_after(text, match.end())
+        if where and begin <= where[-1][1]:
+            begin = where.pop()[0]
+        where.append((begin, stop))
+    return where
+
+
+def _words_before(text: str, place: int) -> int:
+    """Where the word at a place begins, or rather the second one before it."""
+    for _ in range(3):
+        place = text.rfind(" ", 0, max(place, 0))
+    return place + 1
+
+
+def _words_after(text: str, place: int) -> int:
+    """Where the word at a place ends, or rather the second one after it."""
+    for _ in range(3):
+        if (place := text.find(" ", place) + 1) == 0:
+            return len(text)
+    return place - 1
+
+
+def _shared(some: Stretches, others: Stretches) -> Stretches:
+    """What lies in both."""
+    shared: Stretches = []
+    place = 0
+    for begin, stop in some:
+        while place < len(others) and others[place][1] <= begin:
+            place += 1
+        number = place
+        while number < len(others) and others[number][0] < stop:
+            shared.append((max(begin, others[number][0]), min(stop, others[number][1])))
+            number += 1
+    return shared
+
+
+def _without(some: Stretches, places: Stretches) -> Stretches:
+    """What is left of stretches without some places in them."""
+    left: Stretches = []
+    rest = iter([*places, (2**62, 2**62)])
+    start, end = next(rest)
+    for begin, stop in some:
+        while start < stop:
+            left.append((begin, start))
+            begin = end
+            start, end = next(rest)
+        left.append((begin, stop))
+    return [part for part in left if part[0] < part[1]]
+
+
 def _names(text: str, begin: int, stop: int) -> Iterator[tuple[Kind, int, int]]:
     """Capitalised words, together where they stand side by side: Dr. Filipa Nogueira, Rua das Oliveiras."""
-    for match in CAPITALISED.finditer(text, begin, stop):
+    for match in _matches(CAPITALISED, _CAPITAL, text, begin, stop):
         start, end = match.span()
         before = text[:start].rstrip(" \t")
         opens = not before or before[-1] in _SENTENCE_BEGINS
@@ -128,6 +191,17 @@ def _names(text: str, begin: int, stop: int) -> Iterator[tuple[Kind, int, int]]:
             end -= 2 * (regex.search(r"['’]s$", text[start:end]) is not None)
             if end - start > 1:
                 yield "opener" if opens and len(words) == 1 else "name", start, end
+
+
+def _matches(
+    pattern: "regex.Pattern[str]", first: "regex.Pattern[str]", text: str, begin: int, stop: int
+) -> Iterator["regex.Match[str]"]:  # fmt: skip
+    """What a pattern finds, all of which begins with what another finds: it is tried there only."""
+    while start := first.search(text, begin, stop):
+        match = pattern.match(text, start.start(), stop)
+        begin = match.end() if match else start.end()
+        if match:
+            yield match
 
 
 def _joined(text: str, strings: Sequence[tuple[Kind, int, int]]) -> list[tuple[Kind, int, int]]:

@@ -31,32 +31,36 @@ _PATTERNS: tuple[tuple[Kind, str], ...] = (
     ("url", r"(?:https?://|www\.)[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     ("command", r"(?<=`)[^`\n]{2,80}(?=`)|(?m:(?<=^\s*[$#>] )[^\n]{3,80}$)|(?<![\w=])[\w.+-]*\w\s?==?\s?[\w*:./\"'+-]*[\w\"')](?:\(\))?|(?<![\w-])--?[a-z][\w-]+(?:[= ][\w./]+)?(?=\s|$)|\w+\(\)"),
     ("path", r"(?<![\w/])(?:~|\.{1,2})?/[\w.@+-]+(?:/[\w.@+*-]*)*|[A-Za-z]:\\[\w\\.-]+|(?<![\w/])[\w-]+(?:/[\w.-]+)+\.\w{1,5}\b|(?<![\w/.@])[\w-]+(?:\.[\w-]+)*\.(?:py|js|ts|r|R|rs|sh|sql|csv|tsv|json|jsonl|ya?ml|toml|ini|conf|cfg|log|txt|md|docx?|xlsx?|pdf|png|jpe?g|zip|gz|db|env|tex|bib|ipynb|html|css|service|timer)\b"),
-    ("date", rf"(?<![\d.,:])(?i:(?:{_DAY},? )?(?:the )?\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH}\b\.?(?:,? \d{{4}})?|(?:{_DAY},? )?\b{_MONTH}\.? (?:the )?\d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}})?|(?:{_DAY} )?\bthe \d{{1,2}}(?:st|nd|rd|th)\b|\b{_DAY} \d{{1,2}}\b(?![:.]\d)|\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?|(?:ngày |mồng |mùng |{_VIETNAMESE_DAY} )?(?<![\d/])\d{{1,2}}/\d{{1,2}}(?:/\d{{2,4}})?(?![\d/])|(?<!\d)\d{{1,2}}\.\d{{1,2}}\.(?:\d{{2,4}})?(?=\D|$)|(?:ngày|mồng|mùng) \d{{1,2}}|tháng \d{{1,2}}|(?:end of |early |late |mid[- ])?(?<!\w){_MONTH}\b(?: \d{{4}})?|\b{_DAY}\b|{_VIETNAMESE_DAY})"),
+    ("date", rf"(?<![\d.,:])(?i:(?=[\dacdefjlmnostw])(?:(?:{_DAY},? )?(?:the )?\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH}\b\.?(?:,? \d{{4}})?|(?:{_DAY},? )?\b{_MONTH}\.? (?:the )?\d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}})?|(?:{_DAY} )?\bthe \d{{1,2}}(?:st|nd|rd|th)\b|\b{_DAY} \d{{1,2}}\b(?![:.]\d)|\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?|(?:ngày |mồng |mùng |{_VIETNAMESE_DAY} )?(?<![\d/])\d{{1,2}}/\d{{1,2}}(?:/\d{{2,4}})?(?![\d/])|(?<!\d)\d{{1,2}}\.\d{{1,2}}\.(?:\d{{2,4}})?(?=\D|$)|(?:ngày|mồng|mùng) \d{{1,2}}|tháng \d{{1,2}}|(?:end of |early |late |mid[- ])?(?<!\w){_MONTH}\b(?: \d{{4}})?|\b{_DAY}\b|{_VIETNAMESE_DAY}))"),
     ("time", r"(?i:(?<![\d:.,])(?:\d{1,2}:\d\d(?::\d\d)?(?:\s?[ap]\.?m\b\.?)?|\d{1,2}(?:\.\d\d)?\s?[ap]m\b|\d{1,2}(?:h|g)\d{0,2}\b|\d{1,2} o'clock))"),
-    ("amount", rf"(?:{_CURRENCY}|(?<!\w)[A-Z](?=\d+[,.]\d))\s?{_NUMBER}[kKmM]?\b|(?<![\w.])[±+-]?{_NUMBER}\s?(?:{_CURRENCY}|(?i:{_UNIT}))(?!\w)(?:/\w+)?(?: \d{{1,3}}(?!\w|[.,:/]\d))?|(?<![\w.])\d+(?:[.,]\d+)?(?:\s?[x×]\s?\d+(?:[.,]\d+)?)+(?:\s?(?i:{_UNIT})(?!\w))?"),
-    ("id", r"(?<![\w.])[\w-]+(?:\.[\w-]+)*\.(?:example|internal|local|lan|org|com|net)\b|(?<!\w)v?\d+(?:\.\d+){2,}[\w-]*|(?<!\w)v\d+(?:\.\d+)*\b|(?<!\w)(?=[\w-]*\d)(?=[\w-]*[A-Z])[A-Z0-9]+(?:[-/][A-Z0-9]+)*[a-z]?(?!\w)|#[0-9a-fA-F]{3,6}\b|(?<!\w)#\d+\b|(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{6,}(?:-\w+)*(?!\w)|(?<!\w)[\w]*_[\w]*\w(?!\w)|(?<!\w)(?=[\w+-]*\d)(?=[\w+-]*\p{L})(?!\d+-\p{Ll}+)\w+(?:[-+]\w+)+(?!\w)|(?<!\w)(?=\w*\d)(?=\w*\p{Lu})(?!\d+[A-Z]\b)\w{3,}(?!\w)|(?<!\w)[A-Z]{2,3} \d{3,}(?:-\d+)?"),
+    ("amount", rf"(?=[$€£¥₹₫₦A-Zzk\d±+-])(?:(?:{_CURRENCY}|(?<!\w)[A-Z](?=\d+[,.]\d))\s?{_NUMBER}[kKmM]?\b|(?<![\w.])[±+-]?{_NUMBER}\s?(?:{_CURRENCY}|(?i:{_UNIT}))(?!\w)(?:/\w+)?(?: \d{{1,3}}(?!\w|[.,:/]\d))?|(?<![\w.])\d+(?:[.,]\d+)?(?:\s?[x×]\s?\d+(?:[.,]\d+)?)+(?:\s?(?i:{_UNIT})(?!\w))?)"),
+    ("id", r"(?<!\w)(?=[\w-])(?:(?<!\.)[\w-]+(?:\.[\w-]+)*\.(?:example|internal|local|lan|org|com|net)\b|v?\d+(?:\.\d+){2,}[\w-]*|v\d+(?:\.\d+)*\b|(?=[\w-]*\d)(?=[\w-]*[A-Z])[A-Z0-9]+(?:[-/][A-Z0-9]+)*[a-z]?(?!\w)|(?=\w*\d)(?=\w*[A-Za-z])\w{6,}(?:-\w+)*(?!\w)|[\w]*_[\w]*\w(?!\w)|(?=[\w+-]*\d)(?=[\w+-]*\p{L})(?!\d+-\p{Ll}+)\w+(?:[-+]\w+)+(?!\w)|(?=\w*\d)(?=\w*\p{Lu})(?!\d+[A-Z]\b)\w{3,}(?!\w)|[A-Z]{2,3} \d{3,}(?:-\d+)?)|#[0-9a-fA-F]{3,6}\b|(?<!\w)#\d+\b"),
     ("quote", r"(?<=[\"“])[^\"“”\n]{2,60}(?=[\"”](?!:))|(?<=«\s?)[^«»\n]{2,60}(?=\s?»)"),
     ("number", rf"(?<![\w.,])\d{{3}} \d{{4}}(?!\w)|(?<![\w.,])±?{_NUMBER}(?:[–-]\d+)?(?!\w)"),
 )  # fmt: skip
 
+# Most places in a text begin none of them: what all of a kind begin with stands in front, or each would try it itself.
 STRINGS = [(kind, regex.compile(pattern)) for kind, pattern in _PATTERNS]
 """What an earlier pattern has found, no later one takes apart."""
-_DIGIT = r"\d"
+_DIGIT = r"\d++"
 WITHOUT_WHICH = {
     kind: regex.compile(pattern)
     for kind, pattern in {
         "url": r"://|www\.|@",
         "command": r"[`=]|\(\)|(?<![\w-])--?[a-z]|[$#>] ",
         "path": r"[/\\]|\.\w",
-        "date": rf"\d|(?i:\b(?:{_MONTH}|{_DAY})|{_VIETNAMESE_DAY})",
+        "date": rf"\d++|(?i:\b(?:{_MONTH}|{_DAY})|{_VIETNAMESE_DAY})",
         "time": _DIGIT,
         "amount": _DIGIT,
-        "id": r"[\d#_]|\.(?:example|internal|local|lan|org|com|net)\b",
+        "id": r"\d++|[#_]|\.(?:example|internal|local|lan|org|com|net)\b",
         "quote": r"[\"“«]",
         "number": _DIGIT,
     }.items()
 }
-"""What a text must have for one of a kind to be in it: most turns of a chat have nothing that needs the long patterns."""
+"""What a text must have for one of a kind to be in it: most turns of a chat have nothing that needs the long patterns,
+and of the others most have it in one place."""
+ANYWHERE = frozenset(("command", "quote"))
+"""Kinds that may have many words before and after that; all others have at most two on either side, and between."""
 CAPITALISED = regex.compile(
     r"(?<![\w’'])(?:(?:Dr|Mr|Mrs|Ms|M|St|Prof|Herr|Frau|Sr|Sra)\.? )?\p{Lu}[\w’'-]*"
     r"(?:(?: (?:d[aeo]s?|de la|del|van|von|der|of|al|el|bin|ibn|y))? \p{Lu}(?:\.(?=\s)|[\w-]*(?=\W|$)))*"

@@ -77,6 +77,8 @@ class Strings:
 
         What was said from turn `before` on changes nothing.
         """
+        if self._turns:
+            before = min(before, self._turns[-1] + 1)  # what is known for one is known for all later ones
         stop = bisect_left(self._turns, before)
         many = min(stop, LOOKED_AT * count)
         if not many:

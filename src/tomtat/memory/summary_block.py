@@ -40,6 +40,8 @@ def summary_block(
     Older turns are told by folds of higher levels. It hangs on the folds and on the arguments alone, and is made once
     for each of these until there is another fold.
     """
+    # Turns that are in no span yet are told by nobody, so wherever among them it begins, the front is the same.
+    start = min(start, tree.folded + 1)
     # An estimate is called by its factor, so what was made before it learned is made again.
     key = start, share, counter.name
     known: SummaryBlock | None = tree.blocks.get(key)

@@ -8,8 +8,6 @@ and learns from the usage that answers report.
 import json
 import math
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,8 +21,12 @@ AnyMessage = Mapping[str, Any]
 
 PART_TOKENS = 1100
 """For a content part that is no text, such as an image, whose cost only the provider knows: one at high detail."""
-REMEMBERED = 65536
+REMEMBERED = 32768
 """Texts whose counts are kept: a chat's turns are counted once, not at every request."""
+PIECES = 16384
+"""Words whose estimated prices are kept: nearly all that is said is said with these."""
+LONGEST_PIECE = 24
+"""Characters; longer ones come but once."""
 
 _ROLES = ("user", "assistant", "system", "developer", "tool")
 
@@ -54,25 +56,26 @@ class _Known:
     """Counts by a hash of their texts: what was erased must not live on here, and a long text takes no more room than a
     short one. Safe to use from several threads.
 
-    A context asks some hundred times, so it is Python's own hash, of 64 bits with a secret of the process.
+    A context asks some hundred times, so it is Python's own hash, of 64 bits with a secret of the process, and no lock:
+    counts are kept in two halves, and when the newer one is full the older one goes, but for what was asked for.
     """
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[tuple[int, int], float] = OrderedDict()
-        self._lock = threading.Lock()
+        self._newer: dict[int, float] = {}
+        self._older: dict[int, float] = {}
 
     def count(self, text: str, count: Callable[[str], float]) -> float:
-        key = hash(text), len(text)
-        with self._lock:
-            if key in self._counts:
-                self._counts.move_to_end(key)
-                return self._counts[key]
-        found = count(text)
-        with self._lock:
-            self._counts[key] = found
-            if len(self._counts) > REMEMBERED:
-                self._counts.popitem(last=False)
+        key = hash(text)
+        found = self._newer.get(key)
+        if found is None:
+            found = self._older.get(key)
+            self._keep(key, found := count(text) if found is None else found)
         return found
+
+    def _keep(self, key: int, found: float) -> None:
+        if len(self._newer) >= REMEMBERED // 2:
+            self._newer, self._older = {}, self._newer
+        self._newer[key] = found
 
 
 class _Counter(TokenCounter):
@@ -330,7 +333,43 @@ _KINDS = {
 # A blank belongs to what follows it, and costs nothing.
 _RUN = regex.compile("(?V1) ?(?:" + "|".join(f"({kind.pattern})" for kind in _KINDS.values()) + ")")
 _LINES = regex.compile(r"[^\n]*+\n\s*+|[^\n]++\Z")
-_PRICES = [(kind.first, kind.each, kind.free) for kind in _KINDS.values()]
+_HUNDREDTHS = [(round(100 * kind.first), round(100 * kind.each), kind.free) for kind in _KINDS.values()]
+"""Prices as integers: sums are the same in whichever order."""
+_PRICES: dict[int, int] = {}
+"""Of the pieces between blanks, by their hashes; begun anew when it is full."""
+
+
+def _price(text: str) -> int:
+    """Hundredths of a token, run by run."""
+    price = 0
+    for match in _RUN.finditer(text):
+        kind = match.lastindex or 0
+        first, each, free = _HUNDREDTHS[kind - 1]
+        start, end = match.span(kind)
+        price += first + each * max(0, end - start - free)
+    return price
+
+
+def _price_of_line(line: str) -> int:
+    """The same for a line with the line ends and blanks after it. No run has a single blank inside, so what stands
+    between blanks is priced piece by piece, and most pieces are words that have been priced before."""
+    said, end, indent = line.partition("\n")
+    if "  " in said or "\t" in said:
+        return _price(line)
+    if end and said.endswith("\r"):
+        said, end = said[:-1], "\r\n"
+    known = _PRICES.get
+    prices = [_price_of(piece) if (price := known(hash(piece))) is None else price for piece in said.split(" ")]
+    return sum(prices) + (_price(end + indent) if end else 0)
+
+
+def _price_of(piece: str) -> int:
+    price = _price(piece)
+    if len(piece) <= LONGEST_PIECE:
+        if len(_PRICES) >= PIECES:
+            _PRICES.clear()
+        _PRICES[hash(piece)] = price
+    return price
 
 
 class EstimatedTokens(_Counter):
@@ -362,21 +401,11 @@ class EstimatedTokens(_Counter):
         self.factor = min(max(self._reported / self._estimated, 0.2), 5.0)
 
     def text(self, text: str) -> int:
-        return round(self._known.count(text, self._text) * self.factor + 0.5) if text else 0
+        return round(self._known.count(text, self._text) * self.factor / 100 + 0.5) if text else 0
 
-    def _text(self, text: str) -> float:
-        # No run goes on over a line's end, and most lines of a block stood in the one before.
-        lines = _LINES.findall(text)
-        return sum(self._known.count(line, self._line) for line in lines) if len(lines) > 1 else self._line(text)
-
-    def _line(self, text: str) -> float:
-        tokens = 0.0
-        for match in _RUN.finditer(text):
-            kind = match.lastindex or 0
-            first, each, free = _PRICES[kind - 1]
-            start, end = match.span(kind)
-            tokens += first + each * max(0, end - start - free)
-        return tokens
+    def _text(self, text: str) -> int:
+        # No run goes on over a line's end.
+        return sum(map(_price_of_line, _LINES.findall(text)))
 
     def _around(self, role: str) -> int:
         return _OPENAI_AROUND + 1

@@ -17,6 +17,9 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from tomtat import __version__
 from tomtat.errors import ConfigError, TomtatError
@@ -29,7 +32,7 @@ from tomtat.server.keys import Keys
 from tomtat.server.memories import Memories
 from tomtat.server.metrics import Metrics
 from tomtat.server.names import WholeNames
-from tomtat.server.services import Models, Services
+from tomtat.server.services import Models, Services, caller_of, services_of
 from tomtat.server.settings import ServerSettings
 from tomtat.server.unloaded import Unloaded
 from tomtat.server.upstream import Upstreams
@@ -113,6 +116,8 @@ def create_app(
     )  # fmt: skip
     for part in (summaries, catalog, chat, responses, compact, conversations, health):
         app.include_router(part.router)
+    # Before FastAPI's own route of that address, which its document is made from.
+    app.router.routes.insert(0, Direct(f"/v1{chat.PATH}", _complete, methods=["POST"]))
     app.add_middleware(WholeNames)
     app.add_middleware(cast(Any, Edge), settings=settings, keys=keys, gate=gate, metrics=metrics, has_page=page)
     app.add_exception_handler(ApiError, _api_error)
@@ -197,6 +202,19 @@ async def _in_thread(close: Any) -> None:
 
 
 # -- requests
+
+
+class Direct(Route):
+    """A route without FastAPI, whose work for a request's parameters takes longer than reading it does."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
+
+
+async def _complete(request: Request) -> Response:
+    await check_body(request)
+    return await chat.complete(request, await caller_of(request), await services_of(request))
 
 
 async def check_body(request: Request) -> None:

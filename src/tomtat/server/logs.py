@@ -15,6 +15,7 @@ from typing import Any, TextIO
 LEVELS = ("debug", "info", "warning", "error")
 
 QUIET = (
+    "aiohttp",
     "httpx",
     "httpx2",
     "httpcore",

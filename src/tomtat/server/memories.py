@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,6 +16,7 @@ from tomtat.memory import ChatMemory
 from tomtat.memory.chat_memory import Trees
 from tomtat.memory.folding import NoSummarizer, SpanSummarizer
 from tomtat.server.counting import Counters
+from tomtat.server.crew import Crew, Job
 from tomtat.server.metrics import Metrics
 from tomtat.server.prefixes import Prefixes
 from tomtat.server.recent import Recent
@@ -33,8 +34,12 @@ T = TypeVar("T")
 RESPONSES = 1024
 TENANTS = 64
 """Memories that are kept open. What they keep of folds is bounded for all together."""
-THREADS = 32
-"""That work for memories at once; and beyond as many again that nobody waits for any more, no new one is begun."""
+QUICK_THREADS = max(2, os.cpu_count() or 1)
+"""For what each chat request does: they take turns at computing anyway, so more would only make all of them late."""
+PATIENT_THREADS = 32
+"""For everything else, such as waiting for a model, which keeps no chat waiting."""
+MOST_STUCK = 32
+"""Pieces of work that nobody waits for any more and that don't end: beyond, no new one is begun."""
 
 
 class Responses:
@@ -54,12 +59,8 @@ class Responses:
         return self._places.get((tenant, response)) if isinstance(response, str) else None
 
 
-@dataclass
-class _Job(Generic[T]):
-    work: Callable[[ChatMemory], T]
-    is_running: bool = False
-    is_left: bool = False
-    """Nobody waits for it any more."""
+class GivenUp(Exception):
+    """Nobody waits for this work any more, so it must not write what its client may have sent again."""
 
 
 class TooManyStuck(Exception):
@@ -77,9 +78,12 @@ class Memories:
         self._open: OrderedDict[str, ChatMemory] = OrderedDict()
         self._trees = Trees()
         self._lock = threading.Lock()
-        self._limiter = anyio.CapacityLimiter(THREADS)
-        self._running = self._stuck = 0
-        """Pieces of work that are being done; of these those that nobody waits for."""
+        self._quick = Crew(QUICK_THREADS, "tomtat-quick")
+        self._patient = Crew(PATIENT_THREADS, "tomtat-patient")
+        self._current = threading.local()
+        """The job of a thread."""
+        self._running = 0
+        """Pieces of work that are being done."""
         self._later: set[Any] = set()
 
     def of(self, tenant: str) -> ChatMemory:
@@ -103,36 +107,54 @@ class Memories:
             others_are_busy=lambda: self._running > self._stuck,
         )  # fmt: skip
 
-    async def run(self, tenant: str, work: Callable[[ChatMemory], T], seconds: float | None = None) -> T:
+    async def run(
+        self, tenant: str, work: Callable[[ChatMemory], T], seconds: float | None = None, *, quick: bool = False,
+        even_late: bool = False,
+    ) -> T:  # fmt: skip
         """Work on a tenant's memory, in a thread. Where it takes longer than `seconds` it is left to itself.
+
+        quick: what takes milliseconds and every chat waits for: done first come, first served, a few at a time.
+        even_late: to be done all the same where nobody waits any more before it has begun.
 
         Raises: TimeoutError; TooManyStuck; whatever the work raises.
         """
-        if self._stuck >= THREADS:
+        if self._stuck >= MOST_STUCK:
             raise TooManyStuck
-        job = _Job(work)
+        job = Job(partial(self._do, tenant, work))
         try:
-            with anyio.fail_after(seconds if seconds is not None else math.inf):
-                return await anyio.to_thread.run_sync(
-                    self._do, tenant, job, abandon_on_cancel=True, limiter=self._limiter
-                )
-        except (TimeoutError, anyio.get_cancelled_exc_class()):
-            with self._lock:
-                job.is_left = job.is_running
-                self._stuck += job.is_left
+            async with asyncio.timeout(seconds):
+                return await (self._quick if quick else self._patient).run(job)
+        except (TimeoutError, asyncio.CancelledError):
+            if even_late and not job.has_begun:
+                self.later(self._late(tenant, work))
             raise
 
-    def _do(self, tenant: str, job: "_Job[T]") -> T:
+    @property
+    def _stuck(self) -> int:
+        """Pieces of work that nobody waits for any more and that don't end."""
+        return self._quick.stuck + self._patient.stuck
+
+    async def _late(self, tenant: str, work: Callable[[ChatMemory], Any]) -> None:
+        try:
+            await self.run(tenant, work, self.settings.limits.stop_seconds, quick=True)
+        except Exception as error:
+            log.error("work on a memory that came late failed: %s", type(error).__name__)
+
+    def _do(self, tenant: str, work: Callable[[ChatMemory], T], job: Job[T]) -> T:
+        self._current.job = job
         with self._lock:
-            job.is_running = True
             self._running += 1
         try:
-            return job.work(self.of(tenant))
+            return work(self.of(tenant))
         finally:
+            self._current.job = None
             with self._lock:
-                job.is_running = False
                 self._running -= 1
-                self._stuck -= job.is_left
+
+    def require_wanted(self) -> None:
+        """In work that `run` does. Raises: GivenUp, where nobody waits for it any more."""
+        if self._current.job.is_given_up:
+            raise GivenUp
 
     def forget(self, tenant: str, conversation: str) -> None:
         """Keep nothing of it here: it was erased."""
@@ -161,6 +183,8 @@ class Memories:
         await anyio.to_thread.run_sync(_close, memories)
         for memory in memories:
             await anyio.to_thread.run_sync(memory.store.close)
+        self._quick.close()
+        self._patient.close()
 
 
 def _close(memories: Sequence[ChatMemory]) -> None:

@@ -27,11 +27,13 @@ class Prefixes:
     def __init__(self) -> None:
         self._known: Recent[tuple[str, str | None, bytes], Known] = Recent(KEPT)
 
-    def find(self, tenant: str, memory: ChatMemory, wanted: Wanted, turns: Sequence[Message]) -> Place | None:
-        """As `find_place`, from the longest beginning on that is known here; None where there is none."""
-        if wanted.only_new:
-            return None
-        chain = list(chains(turns))
+    def find(
+        self, tenant: str, memory: ChatMemory, wanted: Wanted, turns: Sequence[Message], chain: Sequence[bytes]
+    ) -> Place | None:  # fmt: skip
+        """As `find_place`, from the longest beginning on that is known here; None where there is none.
+
+        chain: `chains` of the turns.
+        """
         for length in range(len(turns), 0, -1):
             known = self._known.get((tenant, wanted.id, chain[length - 1]))
             if known is not None and known.last == length:
@@ -52,22 +54,19 @@ class Prefixes:
         rest = [{name: value for name, value in turn.items() if name != "id"} for turn in turns[known.last :]]
         return continued(memory, place, rest) if rest else place
 
-    def note(self, tenant: str, memory: ChatMemory, place: Place, turns: Sequence[Message]) -> None:
-        """What stands at a place, and is the whole history there."""
-        if place.wanted.only_new or not turns:
-            return
-        *_, digest = chains(turns)
+    def note(self, tenant: str, memory: ChatMemory, place: Place) -> None:
+        """A place that has a chain."""
+        assert place.chain is not None
         number = memory.store.branches(place.conversation)[place.branch].number
-        known = Known(place.conversation, place.branch, number, len(turns))
-        self._known.put((tenant, place.wanted.id, digest), known)
+        known = Known(place.conversation, place.branch, number, place.last)
+        self._known.put((tenant, place.wanted.id, place.chain), known)
 
     def forget(self, tenant: str, conversation: str) -> None:
         self._known.drop(lambda key, known: key[0] == tenant and known.conversation == conversation)
 
 
-def chains(turns: Sequence[Message]) -> Iterator[bytes]:
-    """After each turn a hash of it and all before it."""
-    chain = START
+def chains(turns: Sequence[Message], chain: bytes = START) -> Iterator[bytes]:
+    """After each turn a hash of it and all before it. chain: of what stands before the turns."""
     for turn in turns:
         content = turn.get("content")
         if len(turn) == 2 and isinstance(content, str):

@@ -118,11 +118,14 @@ class Services:
     metrics: "Metrics"
 
 
-def services_of(request: Request) -> Services:
+# Coroutines, though they wait for nothing: FastAPI would run functions in threads.
+
+
+async def services_of(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """As the edge found out before any route ran."""
     return cast(Caller, request.state.caller)
 

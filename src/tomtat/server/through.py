@@ -4,7 +4,7 @@ stored too. Where the memory fails the request goes out as it came."""
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tomtat.errors import BudgetError, TomtatError
@@ -13,6 +13,7 @@ from tomtat.server.answers import Heard
 from tomtat.server.compaction import base_of, expanded
 from tomtat.server.errors import ApiError, of
 from tomtat.server.memories import Memories
+from tomtat.server.prefixes import chains
 from tomtat.server.services import Caller, Services
 from tomtat.server.upstream import Upstream
 from tomtat.server.which import Message, Place, Wanted, continued, find_place, normal
@@ -104,7 +105,7 @@ async def prepare(asked: Asked) -> Sent:
     services = asked.services
     try:
         sent = await services.memories.run(
-            asked.caller.tenant, partial(_prepare, asked), services.settings.memory_seconds
+            asked.caller.tenant, partial(_prepare, asked), services.settings.memory_seconds, quick=True
         )
     except ApiError:
         raise
@@ -159,10 +160,14 @@ def place_of(
     if base is not None:
         return continued(memory, base, expanded(turns[1:])), base.last
     turns = expanded(turns)
-    place = memories.prefixes.find(tenant, memory, wanted, turns)
+    if wanted.only_new or not turns:
+        return find_place(memory, wanted, turns, memories.require_wanted), 0
+    chain = list(chains(turns))
+    place = memories.prefixes.find(tenant, memory, wanted, turns, chain)
     if place is None:
-        place = find_place(memory, wanted, turns)
-    memories.prefixes.note(tenant, memory, place, turns)
+        place = find_place(memory, wanted, turns, memories.require_wanted)
+    place = replace(place, chain=chain[-1])
+    memories.prefixes.note(tenant, memory, place)
     return place, 0
 
 
@@ -193,8 +198,9 @@ async def finish(asked: Asked, sent: Sent, heard: Heard) -> None:
         return
     try:
         await services.memories.run(
-            caller.tenant, partial(_finish, asked, sent, heard), services.settings.memory_seconds
-        )
+            caller.tenant, partial(_finish, asked, sent, heard), services.settings.memory_seconds, quick=True,
+            even_late=True,
+        )  # fmt: skip
     except Exception as error:
         tell_of_failure(services, caller, error)
 
@@ -217,13 +223,10 @@ def _finish(asked: Asked, sent: Sent, heard: Heard, memory: ChatMemory) -> None:
     if sent.counter is not None and heard.prompt_tokens and asked.teaches:
         memories.counters.learn(sent.counter, sent.messages, sent.sent_tokens, heard.prompt_tokens)
     if heard.messages and place.keeps_answers:
-        keep_answer(memories, asked.caller.tenant, memory, place, heard, () if sent.offset else expanded(asked.turns))
+        keep_answer(memories, asked.caller.tenant, memory, place, heard)
 
 
-def keep_answer(
-    memories: Memories, tenant: str, memory: ChatMemory, place: Place, heard: Heard, before: Sequence[Message]
-) -> None:
-    """before: the history that is answered, where it is at hand."""
+def keep_answer(memories: Memories, tenant: str, memory: ChatMemory, place: Place, heard: Heard) -> None:
     if not place.wanted.only_new and memories.answered.waits(tenant, place.conversation):
         return
     turns = [normal(message) for message in heard.messages]
@@ -236,8 +239,9 @@ def keep_answer(
         appended = memory.append(place.conversation, turns, branch=place.branch, after=place.last, fork=True)
         answer = Place(place.conversation, appended.branch, appended.last, appended.new, place.wanted)
         memories.answered.note(tenant, answer)
-        if before:
-            memories.prefixes.note(tenant, memory, answer, [*before, *turns])
+        if place.chain is not None:
+            *_, chain = chains(turns, place.chain)
+            memories.prefixes.note(tenant, memory, replace(answer, chain=chain))
     if not heard.is_whole and appended.new:
         span = Span(appended.last, appended.last)
         memory.store.attach(place.conversation, span, CUT, {"why": "the answer broke off"}, branch=appended.branch)

@@ -7,7 +7,7 @@ composed as of the last turn it sent.
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,8 @@ class Place:
     wanted: Wanted
     fork: bool = False
     """An answer that came before, and was lost on its way, stands behind it: the next one goes beside it."""
+    chain: bytes | None = None
+    """Of the whole history up to there, where that came: see `prefixes`."""
 
     @property
     def keeps_answers(self) -> bool:
@@ -205,13 +207,17 @@ def _normal_json(text: str) -> str:
 # -- places
 
 
-def find_place(memory: ChatMemory, wanted: Wanted, turns: Sequence[Message]) -> Place:
+def find_place(
+    memory: ChatMemory, wanted: Wanted, turns: Sequence[Message], require_wanted: Callable[[], None] = lambda: None
+) -> Place:
     """Store what is new of a request's turns, in their normal shape, and say where the last of them stands.
 
-    Raises: StoreError.
+    require_wanted: raises where the request was given up meanwhile, and its client may have sent it again.
+
+    Raises: StoreError; what `require_wanted` raises.
     """
     if wanted.only_new:
-        return until_first(lambda: _added(memory, wanted, turns))
+        return until_first(lambda: _added(memory, wanted, turns, require_wanted))
     turns = [{name: value for name, value in turn.items() if name != "id"} if "id" in turn else turn for turn in turns]
     if wanted.id is None:
         return _located(memory, wanted, turns)
@@ -247,7 +253,9 @@ def new_name() -> str:
     return AUTO + secrets.token_hex(16)
 
 
-def _added(memory: ChatMemory, wanted: Wanted, turns: Sequence[Message]) -> Place:
+def _added(
+    memory: ChatMemory, wanted: Wanted, turns: Sequence[Message], require_wanted: Callable[[], None]
+) -> Place:  # fmt: skip
     """Turns at the end, unless they are what a client that got no answer has sent before.
 
     Raises: Conflict where somebody else was first.
@@ -258,6 +266,9 @@ def _added(memory: ChatMemory, wanted: Wanted, turns: Sequence[Message]) -> Plac
         turns = [{"id": f"{wanted.key}/{number}", **turn} for number, turn in enumerate(turns)]
     elif turns and line and (place := _sent_before(memory, wanted, turns, line, end)) is not None:
         return place
+    # After the end was read: if a repeated request adds and is answered from here on, what is added stands behind an
+    # end that is no end any more, and the store refuses or knows it.
+    require_wanted()
     # The one that came before may be writing still, though nobody waits for it: what it adds is not added again.
     messages, where = placed(line, end, turns, exactly=True)
     appended = memory.append(wanted.id, messages, user=wanted.user, **where)

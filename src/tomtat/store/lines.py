@@ -66,9 +66,13 @@ def require(connection: Connection, tenant: str, conversation: str, branch: int 
     """Raises: UnknownConversation."""
     line = find(connection, tenant, conversation, branch)
     if line is None:
-        which = "" if branch is None else f" with a branch {branch}"
-        raise UnknownConversation(f"There is no conversation {conversation!r}{which} in this store.")
+        raise unknown(conversation, branch)
     return line
+
+
+def unknown(conversation: str, branch: int | None = None) -> UnknownConversation:
+    which = "" if branch is None else f" with a branch {branch}"
+    return UnknownConversation(f"There is no conversation {conversation!r}{which} in this store.")
 
 
 def all_of(connection: Connection, tenant: str, conversation: str) -> list[Line]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import Connection, bindparam, select
 
-from tomtat.store.bags import Bags
+from tomtat.store.bags import Bag, Bags, bag_of, counts_of
 from tomtat.store.database import Ranges, Statement
 from tomtat.store.index import LEVELS, Terms, by, rounded, terms_of, waiting
 from tomtat.store.lines import Stretch
@@ -241,20 +241,19 @@ def _similarities(
     return found
 
 
-def _look_in_memory(known: tuple[list[int], list[Terms]], asked: Asked) -> Found:
+def _look_in_memory(known: tuple[list[int], list[Bag]], asked: Asked) -> Found:
     """From the terms of each turn."""
     keys, bags = known
-    counts = np.array([[bag.counts.get(term, 0) for bag in bags] for term in asked.terms], np.int64)
-    frequencies = dict(zip(asked.terms, _COUNTED[np.minimum(counts, len(_COUNTED) - 1)], strict=True))
     names = set(asked.names)
     speaking = [(number, bag.speaker) for number, bag in enumerate(bags) if bag.speaker in names]
     speakers = frozenset(name for _, name in speaking if name)
     relatives = asked.relatives(speakers)
+    terms = list(dict.fromkeys([*asked.terms, *(relative for some in relatives.values() for relative in some)]))
+    counts = dict(zip(terms, counts_of(bags, terms), strict=True))
+    frequencies = {term: _COUNTED[np.minimum(counts[term], len(_COUNTED) - 1)] for term in asked.terms}
     turns_with = {
-        relative: np.array([number for number, bag in enumerate(bags) if relative in bag.counts], np.int64)
-        for some in relatives.values()
-        for relative in some
-    }
+        relative: counts[relative].nonzero()[0] for some in relatives.values() for relative in some
+    }  # fmt: skip
     return Found(
         Searched(np.array(keys, np.int64), np.array([bag.length for bag in bags], np.int64)),
         frequencies
@@ -264,13 +263,13 @@ def _look_in_memory(known: tuple[list[int], list[Terms]], asked: Asked) -> Found
     )
 
 
-def _read_all(tenant: Tenant, connection: Connection, where: Sequence[Stretch]) -> tuple[list[int], list[Terms]]:
+def _read_all(tenant: Tenant, connection: Connection, where: Sequence[Stretch]) -> tuple[list[int], list[Bag]]:
     """What a sealed store does: an index would hold its words for all to read, so each turn is opened and read."""
-    bags: dict[int, Terms] = {}
+    bags: dict[int, Bag] = {}
     for stretch in where:
         for row in rows_of(tenant, connection, stretch):
             key = key_of(stretch.line.number, row.seq)
-            bags[key] = tenant.found_terms.get(key, lambda row=row: terms_of(row.message()))  # type: ignore[misc]
+            bags[key] = bag_of(tenant.found_terms.get(key, lambda row=row: terms_of(row.message())))  # type: ignore[misc]
     return list(bags), list(bags.values())
 
 

@@ -117,8 +117,10 @@ class SqlStore:
 
     def branches(self, conversation: str) -> list[Branch]:
         with self._db.read() as connection:
-            lines.require(connection, self._tenant.name, conversation)
-            return list(lines.describe(lines.all_of(connection, self._tenant.name, conversation)))
+            found = lines.all_of(connection, self._tenant.name, conversation)
+            if not found:
+                raise lines.unknown(conversation)
+            return list(lines.describe(found))
 
     def locate(self, messages: Sequence[AnyMessage], *, prefix: str = "") -> Located | None:
         said = [one.canonical for one in shape(messages)]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import regex
 
-from tomtat.text.words import UNSPACED, words
+from tomtat.text.words import TYPOGRAPHIC, UNSPACED, words
 
 TERMS = "terms-1"
 """Raised when `terms` changes: an index made by another analysis is made anew."""
@@ -33,10 +33,11 @@ def terms(text: str) -> list[str]:
     Chinese, Japanese, Thai and their like put no blanks between words: there each character is a term, and each pair of
     neighbours, which is what tells a word from its characters (as Lucene's analysis of CJK does).
     """
-    if text.isascii():
-        return [_ascii_term(word) for word in words(text)]
+    plain = text.translate(TYPOGRAPHIC)
+    if plain.isascii():
+        return [_ascii_term(word) for word in words(plain)]
     text = unicodedata.normalize("NFKC", text)
-    found = [_term(word) for word in words(text)]
+    found = [_ascii_term(word) if word.isascii() else _term(word) for word in words(text)]
     for run in _UNSPACED_RUN.findall(text):
         characters = _UNSPACED_CHARACTER.findall(run)
         found += [first + second for first, second in pairwise(characters)]
@@ -62,6 +63,4 @@ def _ascii_term(word: str) -> str:
 
 
 def _term(word: str) -> str:
-    if _DIGIT.search(word):
-        return word[:LONGEST_NUMBER]
-    return word[: PREFIX if word.isascii() else MARKED_PREFIX]
+    return word[: LONGEST_NUMBER if _DIGIT.search(word) else MARKED_PREFIX]
