@@ -7,6 +7,7 @@ all of them, whose rules they share well enough.
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from string import ascii_lowercase
 
 import regex
 
@@ -24,6 +25,7 @@ _SCRIPTS = {
     "vi": r"[đơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]",
 }
 _PATTERNS = {language: regex.compile(pattern) for language, pattern in _SCRIPTS.items()}
+_BEYOND_ASCII = regex.compile(r"[^\x00-\x7F]+")
 _LETTER = regex.compile(r"\p{L}")
 _LEAST_SHARE = 0.05
 """Vietnamese has about 20 % such letters; a foreign name or quotation stays below this."""
@@ -35,9 +37,14 @@ def language_of(texts: Iterable[str]) -> str:
     letters = 0
     for text in texts:
         text = unicodedata.normalize("NFC", text).lower()
-        letters += len(_LETTER.findall(text))
-        counts.update({language: len(pattern.findall(text)) for language, pattern in _PATTERNS.items()})
+        letters += sum(map(text.count, ascii_lowercase))
+        beyond = "".join(_BEYOND_ASCII.findall(text))  # of most texts next to nothing
+        if beyond:
+            letters += len(_LETTER.findall(beyond))
+            counts.update({language: len(pattern.findall(beyond)) for language, pattern in _PATTERNS.items()})
     if not letters:
+        return "en"
+    if not counts:
         return "en"
     if counts["ja"] >= _LEAST_SHARE * letters:
         return "ja"  # Japanese has more Han characters than its own

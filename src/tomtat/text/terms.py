@@ -33,7 +33,7 @@ def terms(text: str) -> list[str]:
     Chinese, Japanese, Thai and their like put no blanks between words: there each character is a term, and each pair of
     neighbours, which is what tells a word from its characters (as Lucene's analysis of CJK does).
     """
-    plain = text.translate(TYPOGRAPHIC)
+    plain = text if text.isascii() else TYPOGRAPHIC.sub(" ", text)
     if plain.isascii():
         return [_ascii_term(word) for word in words(plain)]
     text = unicodedata.normalize("NFKC", text)
