@@ -21,6 +21,7 @@ from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.ngrams import NoRepeatedNgrams
 from tomtat.models.sources import ModelSource
 from tomtat.models.switching import Adapters
+from tomtat.models.widths import padded_width
 from tomtat.prompts import Prompt
 from tomtat.types import Generation
 
@@ -362,15 +363,21 @@ class SummarizerModel(ABC):
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def pad(self, rows: Sequence[Sequence[int]], value: int, left: bool = False) -> torch.Tensor:
-        """Rows of token ids as one (rows, longest) tensor on the model's device."""
-        width = max(map(len, rows))
+    def pad(
+        self, rows: Sequence[Sequence[int]], value: int, left: bool = False, width: int | None = None
+    ) -> torch.Tensor:
+        """Rows of token ids as one (rows, width) tensor on the model's device, by default as wide as the longest."""
+        width = width or max(map(len, rows))
         fills = [[value] * (width - len(row)) for row in rows]
         padded = [[*fill, *row] if left else [*row, *fill] for row, fill in zip(rows, fills, strict=True)]
         return torch.tensor(padded, dtype=torch.long, device=self.device)
 
-    def mask(self, rows: Sequence[Sequence[int]], left: bool = False) -> torch.Tensor:
-        return self.pad([[1] * len(row) for row in rows], 0, left)
+    def mask(self, rows: Sequence[Sequence[int]], left: bool = False, width: int | None = None) -> torch.Tensor:
+        return self.pad([[1] * len(row) for row in rows], 0, left, width)
+
+    def width(self, rows: Sequence[Sequence[int]], room: int | None) -> int:
+        """How wide to pad rows in training, where `room` tokens have positions (None: no limit); see widths.py."""
+        return padded_width(max(map(len, rows)), self.dtype, self.device, room)
 
 
 def _in_groups(values: Sequence[Any], sizes: Sequence[int]) -> Iterator[Sequence[Any]]:

@@ -118,8 +118,10 @@ class CausalModel(SummarizerModel):
         Padding stands on the right and nothing attends to its right, so no mask is needed and attention stays on its
         fast path.
         """
-        labels = self.pad([[IGNORED] * (len(row.prompt_ids) - 1) + row.target_ids for row in rows], IGNORED)
-        return self.pad([self.frozen_ids(row) for row in rows], self.pad_token_id), labels
+        ids = [self.frozen_ids(row) for row in rows]
+        labels = [[IGNORED] * (len(row.prompt_ids) - 1) + row.target_ids for row in rows]
+        width = self.width(ids, self.positions.source)
+        return self.pad(ids, self.pad_token_id, width=width), self.pad(labels, IGNORED, width=width)
 
     def frozen_ids(self, row: Encoded) -> list[int]:
         # Nothing comes after the last target token, so it is not read.

@@ -16,13 +16,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from tomtat.models.families import positions_of
+from tomtat.models.widths import padded_width
+
 SAVES_FROM = 0.1
 """Share of a stack's layers that must be frozen: to read the states of one layer in thirty costs what it saves."""
 
 STORED = torch.bfloat16
 """What states are rounded to, whether they are kept or not, so that a result never depends on what was kept."""
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Raised when the code that computes states changes their last bits, so that older ones are not taken for them."""
 
 UNCUT = ("led", "longt5")
@@ -40,6 +43,8 @@ class FrozenPart:
         self.stack = stack
         self.layers = layers
         self.first = first
+        self.room = positions_of(network.config.to_dict(), bool(network.config.is_encoder_decoder)).source
+        """Tokens that the stack has positions for; None without a limit."""
 
     @property
     def is_whole(self) -> bool:
@@ -67,9 +72,14 @@ class FrozenPart:
                 caught: list[torch.Tensor] = []
                 if not self.is_whole:
                     stack.enter_context(self._caught_below(caught))
-                inputs = torch.tensor([ids], device=next(self.stack.parameters()).device)
-                output = self.stack(input_ids=inputs, **self.quietly).last_hidden_state
-                return (output if self.is_whole else caught[0])[0]
+                weight = next(self.stack.parameters())
+                width = padded_width(len(ids), weight.dtype, weight.device, self.room)
+                inputs = torch.tensor([ids + [0] * (width - len(ids))], device=weight.device)
+                # A causal model never looks to the right, where the padding stands.
+                mask = {"attention_mask": (torch.arange(width) < len(ids)).long()[None].to(weight.device)}
+                options = self.quietly | (mask if self.network.config.is_encoder_decoder else {})
+                output = self.stack(input_ids=inputs, **options).last_hidden_state
+                return (output if self.is_whole else caught[0])[0, : len(ids)]
         finally:
             self.network.train(was_training)
 
@@ -135,6 +145,9 @@ class FrozenBatch:
         """`states` (tokens, width) of each row, in any dtype, on the CPU."""
         weight = next(part.stack.parameters())
         padded = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+        longest = padded.shape[1]
+        width = padded_width(longest, weight.dtype, weight.device, part.room)
+        padded = torch.nn.functional.pad(padded, (0, 0, 0, width - longest))
         return cls(part, padded.to(device=weight.device, dtype=weight.dtype))
 
     def run(self, mask: torch.Tensor | None) -> torch.Tensor:

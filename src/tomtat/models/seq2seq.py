@@ -62,11 +62,23 @@ class Seq2SeqModel(SummarizerModel):
 
     def _decoder_inputs(self, targets: Sequence[list[int]]) -> torch.Tensor:
         """Each token's place holds the one before it; not by Transformers, whose mBART takes the last for the start."""
-        return self.pad([[self.decoder_start, *ids[:-1]] for ids in targets], self.pad_token_id)
+        inputs = [[self.decoder_start, *ids[:-1]] for ids in targets]
+        return self.pad(inputs, self.pad_token_id, width=self._target_width(targets))
 
-    def _source(self, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """The encoder's inputs, each (prompts, longest)."""
-        inputs = {"input_ids": self.pad(prompts, self.pad_token_id), "attention_mask": self.mask(prompts)}
+    def _labels(self, targets: Sequence[list[int]]) -> torch.Tensor:
+        """As wide as the decoder's inputs."""
+        return self.pad(targets, IGNORED, width=self._target_width(targets))
+
+    def _target_width(self, targets: Sequence[list[int]]) -> int:
+        return self.width(targets, self.positions.target)
+
+    def _source_width(self, prompts: Sequence[Sequence[int]]) -> int:
+        return self.width(prompts, self.positions.source)
+
+    def _source(self, prompts: Sequence[Sequence[int]], width: int | None = None) -> dict[str, torch.Tensor]:
+        """The encoder's inputs, each (prompts, width), by default as wide as the longest."""
+        ids = self.pad(prompts, self.pad_token_id, width=width)
+        inputs = {"input_ids": ids, "attention_mask": self.mask(prompts, width=width)}
         return self._for_led(inputs) if self.model_type == "led" else inputs
 
     def _for_led(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -83,7 +95,7 @@ class Seq2SeqModel(SummarizerModel):
     def target_logits(
         self, rows: Sequence[Encoded], below: FrozenBatch | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = self.pad([row.target_ids for row in rows], IGNORED)
+        labels = self._labels([row.target_ids for row in rows])
         is_target = labels != IGNORED
         with self._head_at(is_target):
             return self._forward(rows, labels, below).logits, labels[is_target]
@@ -91,7 +103,7 @@ class Seq2SeqModel(SummarizerModel):
     def target_hidden(
         self, rows: Sequence[Encoded], below: FrozenBatch | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = self.pad([row.target_ids for row in rows], IGNORED)
+        labels = self._labels([row.target_ids for row in rows])
         is_target = labels != IGNORED
         caught: list[torch.Tensor] = []
 
@@ -111,10 +123,12 @@ class Seq2SeqModel(SummarizerModel):
         from transformers.modeling_outputs import BaseModelOutput
 
         starts = self._decoder_inputs([row.target_ids for row in rows])
+        prompts = [row.prompt_ids for row in rows]
+        width = self._source_width(prompts)
         if below is None:
-            inputs, _ = self._generation_inputs(rows)
+            inputs = self._source(prompts, width)
             return self.network(**inputs, decoder_input_ids=starts, use_cache=False)
-        mask = self.mask([row.prompt_ids for row in rows])
+        mask = self.mask(prompts, width=width)
         states = BaseModelOutput(last_hidden_state=below.run(mask))
         return self.network(encoder_outputs=states, attention_mask=mask, decoder_input_ids=starts, use_cache=False)
 
@@ -126,11 +140,11 @@ class Seq2SeqModel(SummarizerModel):
 
         prompts = [row.prompt_ids for row in rows]
         targets = [target for row in rows for target in row.targets]
-        source = self._source(prompts)
+        source = self._source(prompts, self._source_width(prompts))
         mask = source["attention_mask"]
         states = self.network.get_encoder()(**source)
         each = torch.tensor([len(row.targets) for row in rows], device=self.device)
-        labels = self.pad(targets, IGNORED)
+        labels = self._labels(targets)
         with self._head_at(labels != IGNORED):
             logits = self.network(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states.last_hidden_state.repeat_interleave(each, 0)),
