@@ -689,3 +689,22 @@ def test_a_chat_whose_newest_turns_were_set_aside_goes_on_with_those_before(
     monkeypatch.setattr(store, "history", lambda *a, **k: [])
     with pytest.raises(UnknownConversation, match="no turn left"):
         memory.context("chat", 600)
+
+
+def test_a_front_is_made_once_for_all_turns_until_a_span_closes(
+    memory: ChatMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tomtat.memory import summary_block
+
+    long = [{**turn, "content": f"{turn['content']} " * 5} for turn in talk(120)]
+    memory.append("chat", long)
+    memory.fold("chat")
+    # No more turns have room in their place than the newest and the one before: the front ends right before these.
+    memory.append("chat", long[:3])
+    memory.compose("chat", 1000)
+    monkeypatch.setattr(summary_block, "_make", lambda *_: pytest.fail("It was made anew."))
+    for turn in long[3:6]:
+        memory.append("chat", [turn])
+        context = memory.compose("chat", 1000)
+        assert context.summaries
+        assert len(context.newest) <= 2

@@ -8,7 +8,7 @@ import pytest
 
 from memory_fakes import assistant, calls, random_chat, result, talk, user
 from tomtat.memory.framing import said
-from tomtat.memory.ledger import LONGEST, MOST_OF_A_TURN, Entry, entries_of, ledger
+from tomtat.memory.ledger import LONGEST, MOST_OF_A_TURN, Entry, _found, entries_of, ledger
 from tomtat.memory.ranked import Strings
 from tomtat.store import Turn
 
@@ -225,3 +225,14 @@ def test_whatever_bytes_come_it_does_not_fail(start: int) -> None:
         for message in (user(text), result("a", text), assistant(text)):
             checked(message, list(entries_of(1, message)))
         assert len(ledger(turns_of(user(text)))) <= MOST_OF_A_TURN
+
+
+def test_strings_are_looked_for_wherever_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    parts = """5 the of May mon t2 ngày $ R$ 12 : 30 pm - x # _ a1 K-12 / . com @ é Lu Dr. Ann 's ` = 1000 £ end early thứ hai o'clock
+        people , 会 ( " kg 2024 st 3rd""".split()
+    texts = ["".join(draw.choice(parts) + draw.choice(["", " ", " ", "\n"]) for _ in range(30)) for _ in range(500)]
+    found = [_found(text) for text in texts]
+    monkeypatch.setattr("tomtat.memory.ledger._where", lambda text, kind: [(0, len(text))])
+
+    assert found == [_found(text) for text in texts]

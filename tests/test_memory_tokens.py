@@ -530,3 +530,13 @@ def test_an_estimate_goes_on_with_what_it_had_learned() -> None:
     again = EstimatedTokens(counter.factor)
 
     assert again.total(requests(1)[0]) == counter.total(requests(1)[0])
+
+
+def test_an_estimate_by_pieces_is_that_of_the_whole_text() -> None:
+    draw = random.Random(0)
+    parts = ["word", "Ann's", "3,5", "ẩn", "é", "\u0301", "会议", "🫖", "\u00a0", "...", "-----", "x_1"]
+    ends = ["", " ", " ", "  ", "\t", "\n", "\r\n", " \n  ", "\r"]
+    texts = [text for text, _, _ in REAL.values()]
+    texts += ["".join(draw.choice(parts) + draw.choice(ends) for _ in range(draw.randint(1, 30))) for _ in range(500)]
+    for text in texts:
+        assert EstimatedTokens()._text(text) == tokens._price(text), text
