@@ -15,7 +15,6 @@ from typing import Any, TextIO
 LEVELS = ("debug", "info", "warning", "error")
 
 QUIET = (
-    "aiohttp",
     "httpx",
     "httpx2",
     "httpcore",

@@ -3,21 +3,19 @@
 Nothing is tried twice: clients do that, and know what it costs them.
 """
 
-import asyncio
 import json
 import logging
 import math
 import os
-import ssl
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-from yarl import URL
+import anyio
+import httpx2
 
 from tomtat.errors import ConfigError
 from tomtat.server.errors import ApiError
@@ -29,7 +27,6 @@ CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 3.0
 """Of a connection that is kept for the next request. uvicorn and node close theirs after 5: a request that is sent in
 that moment is lost, so we close first."""
-LONGEST_HEADER = 64 * 2**10
 MOST_BYTES = 32 * 2**20
 """Of an answer that is read whole before it goes on; a larger one goes on as it comes, unread."""
 LIST_SECONDS, LIST_BYTES = 3.0, 4 * 2**20
@@ -45,23 +42,18 @@ BROUGHT_BACK = frozenset("content-type retry-after retry-after-ms x-should-retry
 """Of an answer's headers; and those whose names begin with..."""
 BROUGHT_BACK_FROM = ("openai-", "x-ratelimit-")
 
-FAILURES = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-"""Of a request that doesn't go as HTTP wants it; and those before anybody was there."""
-UNREACHABLE = (
-    aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL,
-)  # fmt: skip
-
 
 class Answer:
     """What an upstream answers: the head is here, the body is still on its way. To be closed."""
 
-    def __init__(self, upstream: "Upstream", response: aiohttp.ClientResponse) -> None:
+    def __init__(self, upstream: "Upstream", response: httpx2.Response) -> None:
         self.upstream, self._response = upstream, response
-        self.status = response.status
+        self.status = response.status_code
+        self._chunks = response.aiter_bytes()  # unpacked, where an upstream packs though it was asked not to
 
     @property
     def content_type(self) -> str:
-        return self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return str(self._response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
     @property
     def is_events(self) -> bool:
@@ -71,8 +63,7 @@ class Answer:
     def headers(self) -> dict[str, str]:
         """Those that the client sees."""
         # Read as Latin-1, whatever they are in: they go on as the same bytes.
-        raw = self._response.raw_headers
-        given = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in raw}
+        given = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in self._response.headers.raw}
         found = {
             name: value for name, value in given.items() if name in BROUGHT_BACK or name.startswith(BROUGHT_BACK_FROM)
         }
@@ -81,51 +72,36 @@ class Answer:
         return found | self.upstream.named
 
     async def chunk(self) -> bytes | None:
-        """The next bytes, as they come, unpacked where an upstream packs though it was asked not to; None at the end.
+        """The next bytes, as they come; None at the end.
 
         Raises: ApiError where the upstream stalls or cuts.
         """
         try:
-            return await self._response.content.readany() or None
-        except FAILURES as error:
+            async for chunk in self._chunks:
+                if chunk:
+                    return chunk
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise self.upstream.failed(error) from None
+        return None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while (chunk := await self.chunk()) is not None:
             yield chunk
 
     async def close(self) -> None:
-        """Hang up if anything is still to come; else the connection is kept."""
-        self._response.close()
+        """Hang up, whatever is still to come."""
+        with anyio.CancelScope(shield=True), suppress(httpx2.HTTPError, OSError):
+            await self._response.aclose()
 
 
 class Upstream:
-    def __init__(self, name: str, settings: UpstreamSettings) -> None:
-        """Raises: ConfigError where the environment names no key, or a proxy that can't be used."""
+    def __init__(self, name: str, settings: UpstreamSettings, client: httpx2.AsyncClient) -> None:
         self.name, self.settings = name, settings
         self.named = {"x-upstream": name.encode().decode("latin-1")}
         """The header that names it, as UTF-8."""
+        self._client = client
         self._base = settings.url.rstrip("/")
         self._key = _key_of(name, settings)
-        self._proxy = _proxy_for(URL(settings.url))
-        self._session: aiohttp.ClientSession | None = None
-
-    @property
-    def _client(self) -> aiohttp.ClientSession:
-        """Made at the first request: it belongs to the loop it is made in."""
-        if self._session is None:
-            timeout = self.settings.timeout
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=IDLE_SECONDS,
-                    ssl=_trusted() if self._base.startswith("https:") else True,
-                ),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(), max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER,
-            )  # fmt: skip
-        return self._session
 
     async def ask(self, path: str, body: bytes, headers: Mapping[str, str], query: str, has_keys: bool) -> Answer:
         """Send a request, and wait until its answer begins.
@@ -135,67 +111,57 @@ class Upstream:
 
         Raises: ApiError 502 and 504.
         """
+        url = f"{self._base}{path}" + (f"?{query}" if query else "")
         try:
-            url = URL(f"{URL(self._base + path)}{'?' if query else ''}{query}", encoded=True)
-            response = await self._client.post(
-                url, data=body, headers=self._headers(headers, has_keys), allow_redirects=False, proxy=self._proxy
-            )
-        except FAILURES as error:
+            request = self._client.build_request("POST", url, content=body, headers=self._headers(headers, has_keys))
+            response = await self._client.send(request, stream=True)
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
             raise self.failed(error) from None
         answer = Answer(self, response)
-        if 300 <= answer.status < 400 or not 200 <= answer.status < 600:
+        if 300 <= response.status_code < 400 or not 200 <= response.status_code < 600:
             await answer.close()
-            raise self.unusable(f"answered with status {answer.status}")
+            raise self.unusable(f"answered with status {response.status_code}")
         return answer
 
     async def models(self) -> list[dict[str, Any]]:
         """What it says that it has, asked with its own key or none.
 
-        Raises: one of `FAILURES`.
+        Raises: TimeoutError, ValueError, and what httpx2 raises.
         """
+        request = self._client.build_request("GET", f"{self._base}/models", headers=self._headers({}, has_keys=True))
         data = b""
-        async with asyncio.timeout(LIST_SECONDS):
-            asking = self._client.get(
-                URL(f"{self._base}/models"), headers=self._headers({}, has_keys=True), raise_for_status=True,
-                allow_redirects=False, proxy=self._proxy,
-            )  # fmt: skip
-            async with asking as response:
-                async for chunk in response.content.iter_any():
+        with anyio.fail_after(LIST_SECONDS):
+            response = await self._client.send(request, stream=True)
+            try:
+                response.raise_for_status()
+                async for chunk in response.aiter_bytes():
                     data += chunk
                     if len(data) > LIST_BYTES:
-                        response.close()
                         raise ValueError("The list is too long.")
+            finally:
+                with anyio.CancelScope(shield=True), suppress(httpx2.HTTPError, OSError):
+                    await response.aclose()
         told = json.loads(data)
         listed = told.get("data") if isinstance(told, dict) else None
         if not isinstance(listed, list):
             raise ValueError("It is no list of models.")
         return [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str) and _is_text(one)]
 
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
     def failed(self, error: Exception) -> ApiError:
         """What becomes of a request whose upstream doesn't answer as HTTP wants it. Its address stays here."""
-        if isinstance(
-            error,
-            aiohttp.ClientConnectorError
-            | aiohttp.ConnectionTimeoutError
-            | aiohttp.ClientHttpProxyError
-            | aiohttp.InvalidURL,
-        ):
-            return self.unusable("can't be reached", "upstream_unreachable")
-        if isinstance(error, aiohttp.ServerTimeoutError):
+        if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
             return ApiError(
                 504, f"The upstream {self.name!r} sent nothing for {self.settings.timeout:g} seconds.",
                 "upstream_timeout", headers=self.named,
             )  # fmt: skip
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.InvalidURL):
+            return self.unusable("can't be reached", "upstream_unreachable")
         return self.unusable(f"broke off: {type(error).__name__}", "upstream_cut")
 
     def unusable(self, what: str, code: str = "upstream_garbage") -> ApiError:
         return ApiError(502, f"The upstream {self.name!r} {what}.", code, headers=self.named)
 
-    def _headers(self, given: Mapping[str, str], has_keys: bool) -> dict[str, str]:
+    def _headers(self, given: Mapping[str, str], has_keys: bool) -> list[tuple[bytes, bytes]]:
         """Those that say something to an upstream. Never a cookie, and never a key of ours."""
         headers = {
             name: value for name, value in given.items() if name in TAKEN_ALONG or name.startswith(TAKEN_ALONG_FROM)
@@ -206,18 +172,29 @@ class Upstream:
             headers["authorization"] = f"Bearer {self._key}".encode().decode("latin-1")
         elif not has_keys and "authorization" in given:
             headers["authorization"] = given["authorization"]
-        return {name: _as_written(value) for name, value in headers.items()}
+        # As the bytes that came, which a server's framework reads as Latin-1.
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 class Upstreams:
     """All upstreams by name, each with connections that stay open."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """Raises: ConfigError where the environment names no key for one, or a proxy that can't be used."""
-        self._all = [Upstream(name, one) for name, one in settings.upstreams.items()]
+    def __init__(
+        self, settings: ServerSettings, transports: Mapping[str, httpx2.AsyncBaseTransport] | None = None
+    ) -> None:
+        """transports: for tests, instead of the network.
+
+        Raises: ConfigError where an environment variable with a key isn't set.
+        """
+        self._clients: list[httpx2.AsyncClient] = []
+        self._all: list[Upstream] = []
         self._listed: dict[str, list[dict[str, Any]]] = {}
         self._listed_until = -math.inf
-        self._listing = asyncio.Lock()
+        self._listing = anyio.Lock()
+        for name, one in settings.upstreams.items():
+            client = _client_of(one, (transports or {}).get(name), settings.limits.requests)
+            self._clients.append(client)
+            self._all.append(Upstream(name, one, client))
 
     def for_model(self, model: str) -> Upstream | None:
         """The first that takes it."""
@@ -236,7 +213,9 @@ class Upstreams:
         that does not answer, what it said before."""
         async with self._listing:
             if time.monotonic() > self._listed_until:
-                await asyncio.gather(*map(self._list, self._all))
+                async with anyio.create_task_group() as asking:
+                    for upstream in self._all:
+                        asking.start_soon(partial(self._list, upstream))
                 self._listed_until = time.monotonic() + LIST_KEPT_SECONDS
         found: dict[str, dict[str, Any]] = {}
         for upstream in self._all:
@@ -248,12 +227,12 @@ class Upstreams:
     async def _list(self, upstream: Upstream) -> None:
         try:
             self._listed[upstream.name] = await upstream.models()
-        except (*FAILURES, RecursionError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ValueError, RecursionError, OSError) as error:
             log.info("the upstream %s lists no models: %s", upstream.name, type(error).__name__)
 
     async def close(self) -> None:
-        for upstream in self._all:
-            await upstream.close()
+        for client in self._clients:
+            await client.aclose()
 
 
 def _is_text(told: Any) -> bool:
@@ -265,35 +244,21 @@ def _is_text(told: Any) -> bool:
     return True
 
 
-def _as_written(value: str) -> str:
-    """A header's value, which HTTP takes for Latin-1, as the UTF-8 that it nearly always is: so it is sent on."""
+def _client_of(
+    settings: UpstreamSettings, transport: httpx2.AsyncBaseTransport | None, most_kept: int
+) -> httpx2.AsyncClient:
     try:
-        return value.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return value
-
-
-def _trusted() -> ssl.SSLContext:
-    """With the authorities that this system trusts, or those of `$SSL_CERT_FILE`."""
-    if sys.platform != "linux" and not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        import truststore
-
-        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return ssl.create_default_context()
-
-
-def _proxy_for(url: URL) -> str | None:
-    """By the variables that all programs know: `HTTPS_PROXY`, `NO_PROXY` and their like.
-
-    Raises: ConfigError.
-    """
-    proxies = getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if proxy is None or proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    if not proxy.startswith(("http://", "https://")):
-        raise ConfigError(f"The environment's proxy for {url.scheme} is none of HTTP: set NO_PROXY={url.host}.")
-    return proxy
+        return httpx2.AsyncClient(
+            transport=transport,
+            timeout=httpx2.Timeout(settings.timeout, connect=min(CONNECT_SECONDS, settings.timeout)),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=most_kept, keepalive_expiry=IDLE_SECONDS
+            ),
+            follow_redirects=False,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL):
+        host = httpx2.URL(settings.url).host
+        raise ConfigError(f"A proxy that the environment names can't be used: set NO_PROXY={host}.") from None
 
 
 def _key_of(name: str, settings: UpstreamSettings) -> str | None:
