@@ -131,6 +131,17 @@ async def test_what_only_the_upstream_knows_goes_on_as_it_came(
     assert answer.headers["x-memory"] == "off"
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
+async def test_a_previous_response_is_named_by_a_text(
+    path: str, settings: ServerSettings, upstream: FakeUpstream
+) -> None:
+    async with serving(settings) as client:
+        body = {"model": "any", "input": "Hi", "previous_response_id": False}
+        answer = await client.post(path, json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "previous_response_id"
+
+
 async def test_what_no_conversation_can_keep_is_refused_there(settings: ServerSettings, upstream: FakeUpstream) -> None:
     async with serving(settings) as client:
         answer = await respond(client, [{"type": "item_reference", "id": "msg_1"}], conversation="chat-1")

@@ -32,6 +32,14 @@ def model_of(body: Body) -> str:
     return model
 
 
+def previous_response(body: Body) -> str | None:
+    """The response that this one builds upon. Raises: ApiError 400."""
+    response = body.get("previous_response_id")
+    if response is not None and not isinstance(response, str):
+        raise ApiError(400, "previous_response_id is a text.", "invalid_type", "previous_response_id")
+    return response
+
+
 def upstream_for(services: Services, caller: Caller, model: str) -> Upstream:
     """Raises: ApiError 404 with what there is."""
     upstream = services.upstreams.for_model(model)

@@ -19,7 +19,7 @@ from tomtat.memory.ledger import ledger
 from tomtat.memory.summary_block import BETWEEN, STRINGS_HEAD
 from tomtat.memory.turns import is_pinned, shown
 from tomtat.server.answers import ResponseEars, response_heard
-from tomtat.server.bodies import Body, model_of, read_body, upstream_for
+from tomtat.server.bodies import Body, model_of, previous_response, read_body, upstream_for
 from tomtat.server.chat import ask
 from tomtat.server.compaction import Compacted, packed
 from tomtat.server.errors import ApiError, unanswered
@@ -76,7 +76,7 @@ async def compact(request: Request, caller: TheCaller, services: TheServices) ->
     wanted = wanted_from(request.headers, body)
     sayings = _read(body, services)
     before = None
-    if response := body.get("previous_response_id"):
+    if response := previous_response(body):
         before = services.memories.responses.find(caller.tenant, response)
         if before is None:
             # The upstream's own state, which only the upstream can make shorter.

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from tomtat.server import summary_answers
 from tomtat.server.answers import Heard, ResponseEars, response_heard
-from tomtat.server.bodies import Body, dumped, model_of, read_body, upstream_for
+from tomtat.server.bodies import Body, dumped, model_of, previous_response, read_body, upstream_for
 from tomtat.server.chat import ask
 from tomtat.server.compaction import is_compaction
 from tomtat.server.errors import ApiError
@@ -75,6 +75,7 @@ DOCUMENTED: dict[str, Any] = {
 async def respond(request: Request, caller: TheCaller, services: TheServices) -> Response:
     data, body = await read_body(request)
     model = model_of(body)
+    previous_response(body)  # read here, so that what is none is refused whoever answers
     if model in services.models.ids(caller.tenant):
         return await summary_answers.respond(caller, services, body)
     upstream = upstream_for(services, caller, model)
@@ -121,7 +122,7 @@ def _wanted(request: Request, body: Body) -> Wanted:
     conversation = body.get("conversation")
     if conversation is None:
         return wanted
-    if body.get("previous_response_id"):
+    if previous_response(body):
         raise ApiError(400, "Give conversation or previous_response_id, not both.", "invalid_request", "conversation")
     id_ = conversation.get("id") if isinstance(conversation, dict) else conversation
     if not isinstance(id_, str):
@@ -135,7 +136,7 @@ def _sayings(body: Body, services: Services, wanted: Wanted) -> list[Said] | Non
     Raises: ApiError 400.
     """
     items = input_items(body, services.settings.limits.messages)
-    if body.get("previous_response_id"):
+    if previous_response(body):
         return None
     try:
         return read_items(items)
