@@ -10,6 +10,7 @@ from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSett
 from tomtat.models import attention, load_base
 from tomtat.models.adapters import prepare_training, trainable_state
 from tomtat.models.attention import quick_attention
+from tomtat.models.base import Encoded, SummarizerModel
 from tomtat.models.dropout import quick_dropout
 from tomtat.models.fused import fused_lora
 from tomtat.models.precision import cast_parameters
@@ -96,22 +97,23 @@ def test_in_bf16_a_network_says_nearly_the_same_with_quick_attention(name: str, 
     assert model.loss_sum(rows).item() == usual
 
 
+def loss_and_gradients(model: SummarizerModel, rows: list[Encoded]) -> tuple[float, list[torch.Tensor]]:
+    model.network.zero_grad()
+    loss = model.loss_sum(rows)
+    loss.backward()
+    return loss.item(), [weight.grad.clone() for weight in trainable_state(model.network).values()]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("name", ["tiny_t5", "tiny_llama"])
 def test_quick_norms_and_activations_have_the_same_loss_and_gradients(name: str, request: pytest.FixtureRequest):
     model = prepared(request.getfixturevalue(name), "all-linear")
     rows = encoded(model)
 
-    def loss_and_gradients() -> tuple[float, list[torch.Tensor]]:
-        model.network.zero_grad()
-        loss = model.loss_sum(rows)
-        loss.backward()
-        return loss.item(), [weight.grad.clone() for weight in trainable_state(model.network).values()]  # type: ignore[union-attr]
-
     before = {id(module): module.forward for module in model.network.modules()}
-    loss, gradients = loss_and_gradients()
+    loss, gradients = loss_and_gradients(model, rows)
     with quick_layers(model.network):
         changed = {type(module).__name__ for module in model.network.modules() if "forward" in module.__dict__}
-        quick_loss, quick_gradients = loss_and_gradients()
+        quick_loss, quick_gradients = loss_and_gradients(model, rows)
     assert {"tiny_t5": {"T5LayerNorm", "NewGELUActivation"}, "tiny_llama": {"LlamaRMSNorm"}}[name] <= changed
     assert {id(module): module.forward for module in model.network.modules()} == before
     assert quick_loss == pytest.approx(loss, rel=1e-6)
@@ -132,15 +134,9 @@ def test_fused_layers_have_pefts_loss_and_gradients(name: str, request: pytest.F
     model = prepared(request.getfixturevalue(name), "all-linear")
     rows = encoded(model)
 
-    def loss_and_gradients() -> tuple[float, list[torch.Tensor]]:
-        model.network.zero_grad()
-        loss = model.loss_sum(rows)
-        loss.backward()
-        return loss.item(), [weight.grad.clone() for weight in trainable_state(model.network).values()]  # type: ignore[union-attr]
-
-    loss, gradients = loss_and_gradients()
+    loss, gradients = loss_and_gradients(model, rows)
     with fused_lora(model.network):
-        fused_loss, fused_gradients = loss_and_gradients()
+        fused_loss, fused_gradients = loss_and_gradients(model, rows)
     assert fused_loss == pytest.approx(loss, rel=1e-6)
     for fused, gradient in zip(fused_gradients, gradients, strict=True):
         assert float((fused - gradient).norm()) < 1e-5 * float(gradient.norm()) + 1e-7
