@@ -364,6 +364,15 @@ def hostile(scripts: dict[str, Script], together: int = 1) -> Iterator[Hostile]:
     try:
         yield upstream
     finally:
-        loop.call_soon_threadsafe(server.close)
+        # Connections that are still open end here, or asyncio would complain of them whenever they are collected.
+        asyncio.run_coroutine_threadsafe(_ended(server), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+async def _ended(server: asyncio.Server) -> None:
+    server.close()
+    open_ones = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in open_ones:
+        task.cancel()
+    await asyncio.gather(*open_ones, return_exceptions=True)
