@@ -12,7 +12,11 @@ ENGLISH = (
 
 
 def unigram_pieces(texts: list[str], size: int = 200) -> list[tuple[str, float]]:
-    """Pieces with scores, as SentencePiece's Unigram makes them; what the texts lack has none."""
+    """Pieces with scores, as SentencePiece's Unigram makes them; what the texts lack has none.
+
+    The trainer's order and last digits differ from process to process; here they are the same in each, so that a model
+    of random weights says the same everywhere.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
@@ -20,7 +24,8 @@ def unigram_pieces(texts: list[str], size: int = 200) -> list[tuple[str, float]]
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(texts * 3, trainer)
     vocab = json.loads(tokenizer.to_str())["model"]["vocab"]
-    return [(piece, score) for piece, score in vocab if piece != "<unk>"]
+    pieces = [(piece, round(score, 2)) for piece, score in vocab if piece != "<unk>"]
+    return sorted(pieces, key=lambda piece: (-piece[1], piece[0]))
 
 
 def t5_tokenizer(texts: list[str] | None = None, extra_ids: int = 4) -> Any:
