@@ -29,6 +29,7 @@ from tomtat.progress import Progress
 from tomtat.types import Generation
 
 GREEDY = Decoding(12)
+BEAMS = Decoding(12, num_beams=4)
 SAMPLED = Decoding(12, temperature=1.0, top_p=0.9, candidates=4, seed=3)
 
 
@@ -51,7 +52,11 @@ def ids_of(generations: list[list[Generation]]) -> list[str]:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 150, 400, 10_000])
-@pytest.mark.parametrize("decoding", [GREEDY, Decoding(12, no_repeat_ngram=2)], ids=["greedy", "no-repeat"])
+@pytest.mark.parametrize(
+    "decoding",
+    [GREEDY, Decoding(12, no_repeat_ngram=2), BEAMS, Decoding(12, num_beams=3, no_repeat_ngram=2)],
+    ids=["greedy", "no-repeat", "beams", "beams-no-repeat"],
+)
 def test_lanes_write_what_generate_writes_alone(tiny_model: Path, batch_tokens: int, decoding: Decoding):
     model = lively(tiny_model)
     rows = encoded(model)
@@ -82,6 +87,30 @@ def test_lanes_that_join_write_the_same(tiny_model: Path):
     assert sorted(job.number for job in done) == list(range(8))
     for job in jobs:
         assert job.generations == model.generate([job.row], job.decoding)[0]
+
+
+def test_beams_fly_beside_others_and_let_each_be(tiny_model: Path):
+    """Lanes of beams are spread when others leave, and what they copy from each other must be theirs."""
+    model = lively(tiny_model)
+    ways = [Decoding(9, num_beams=3), GREEDY, SAMPLED, Decoding(12, num_beams=2, no_repeat_ngram=2), BEAMS]
+    rows = encoded(model, 15)
+    jobs = [Job(row, ways[number % len(ways)], number) for number, row in enumerate(rows)]
+    flight, company = Flight(TorchEngine(model)), set()
+    for job in jobs:
+        flight.add(job)
+        flight.step()
+        flight.step()
+        company.add(frozenset(other.decoding.lanes for other in flight.jobs))
+    while flight.jobs:
+        flight.step()
+
+    assert max(map(len, company)) == 4, "beams of each width beside lanes of their own"
+    for job in jobs:
+        alone = TorchEngine(model).candidates([job.row], job.decoding)[0]
+        assert job.generations == alone
+        if job.decoding.num_beams > 1:
+            (by_transformers,) = model.generate([job.row], job.decoding)
+            assert [one.text for one in job.generations] == [one.text for one in by_transformers]
 
 
 def test_candidates_do_not_depend_on_their_company(tiny_model: Path):

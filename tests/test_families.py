@@ -123,6 +123,18 @@ def test_the_engine_says_what_plain_generate_says(family: str, folders: dict[str
     assert len({one.text for one in found}) > 1
 
 
+@pytest.mark.parametrize("family", WITH_LANES)
+def test_beams_find_what_plain_generate_finds(family: str, folders: dict[str, Path]):
+    model = base(folders[family])
+    encoded = [model.encode(text, None, 90) for text in TEXTS]
+    beams = Decoding(16, num_beams=3)
+
+    found = TorchEngine(model, batch_tokens=700).candidates(encoded, beams)
+
+    alone = [model.generate([row], beams)[0] for row in encoded]
+    assert [one[0].text for one in found] == [one[0].text for one in alone]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_of_a_frozen_part_give_the_same_loss(family: str, folders: dict[str, Path]):
     model = base(folders[family])

@@ -47,7 +47,7 @@ class LiveEngine:
         while is_open or flight.jobs or held:
             if is_open and not held:
                 held, is_open = self._next(wait=not flight.jobs)
-            while held and not held.is_for_lanes(self.engine):
+            while held and not self.engine.model.has_lanes:
                 held.answer_alone(self.engine)
                 held, is_open = self._next(wait=not flight.jobs) if is_open else (None, False)
             while held and flight.has_room(held.row, held.decoding):
@@ -83,9 +83,6 @@ class _Request(Job):
     def __init__(self, row: Encoded, decoding: Decoding) -> None:
         super().__init__(row, decoding)
         self.future: Future[list[Generation]] = Future()
-
-    def is_for_lanes(self, engine: TorchEngine) -> bool:
-        return self.decoding.num_beams == 1 and engine.model.has_lanes
 
     def answer_alone(self, engine: TorchEngine) -> None:
         if self.future.set_running_or_notify_cancel():

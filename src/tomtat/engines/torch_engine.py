@@ -8,7 +8,8 @@ import torch
 from tomtat.batching import micro_batches
 from tomtat.engines.base import Engine
 from tomtat.models import Decoding, Encoded, SummarizerModel
-from tomtat.models.decoding import Lane, choose
+from tomtat.models.beams import Beams
+from tomtat.models.decoding import Lane, choose, without_repeats
 from tomtat.models.lanes import Lanes, Remembered, order_of
 from tomtat.types import Generation
 
@@ -27,7 +28,7 @@ class TorchEngine(Engine):
 
     def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
         """Rows' numbers with their generations, as they come."""
-        if decoding.num_beams > 1 or not self.model.has_lanes:
+        if not self.model.has_lanes:
             yield from self._by_batches(rows, decoding)
             return
         flight = Flight(self)
@@ -73,8 +74,7 @@ class TorchEngine(Engine):
         return self._remembered[key]
 
     def _by_batches(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
-        width = decoding.num_beams * decoding.candidates
-        lengths = [width * (len(row.prompt_ids) + decoding.max_new_tokens) for row in rows]
+        lengths = [decoding.lanes * (len(row.prompt_ids) + decoding.max_new_tokens) for row in rows]
         for batch in micro_batches(range(len(rows)), lengths, self.batch_tokens):
             yield from zip(batch, self.model.generate([rows[row] for row in batch], decoding), strict=True)
 
@@ -86,6 +86,8 @@ class Job:
         self.row = row
         self.decoding = decoding
         self.number = number
+        self.beams: Beams | None = None
+        """Where it is searched for by beams, from its first token on."""
         self._found: dict[int, Generation] = {}
 
     @property
@@ -130,11 +132,11 @@ class Flight:
         budget = self.engine.batch_tokens
         if self.lanes and not self._new and widest * len(self.lanes) > (1 - JOIN_FROM) * budget:
             return False
-        return widest * (len(self.jobs) + decoding.candidates) <= budget
+        return widest * (len(self.jobs) + decoding.lanes) <= budget
 
     def add(self, job: Job) -> None:
         self._new.append(job)
-        self.jobs += [job] * job.decoding.candidates
+        self.jobs += [job] * job.decoding.lanes
 
     @torch.inference_mode()
     def drop(self, gone: Collection[Job]) -> None:
@@ -153,19 +155,53 @@ class Flight:
         if self._new:
             self._start()
         assert self._network is not None
-        tokens = choose(self._network.logits, self.lanes)
-        for lane, token in zip(self.lanes, tokens, strict=True):
-            lane.ids.append(token)
-        is_over = [lane.ids[-1] in self.ends or len(lane.ids) == lane.decoding.max_new_tokens for lane in self.lanes]
+        logits = self._network.logits.float()
+        self._choose(logits)
+        self._search(logits, self._network)
+        is_over = [self._is_over(lane, job) for lane, job in zip(self.lanes, self.jobs, strict=True)]
         done = self._land(is_over) if any(is_over) else []
         if self.lanes:
             self._network.advance([lane.ids[-1] for lane in self.lanes])
         return done
 
+    def _choose(self, logits: torch.Tensor) -> None:
+        """The next token of each lane that goes its own way."""
+        places = [place for place, job in enumerate(self.jobs) if job.beams is None]
+        lanes = [self.lanes[place] for place in places]
+        if lanes:
+            tokens = choose(logits if len(lanes) == len(self.lanes) else logits[places], lanes)
+            for lane, token in zip(lanes, tokens, strict=True):
+                lane.ids.append(token)
+
+    def _search(self, logits: torch.Tensor, network: Lanes) -> None:
+        """The next token of beams, whose lanes go on from the best of them."""
+        sources, recent = list(range(len(self.lanes))), 0
+        for job in dict.fromkeys(job for job in self.jobs if job.beams):
+            assert job.beams
+            # By their numbers: lanes that moved when others left stand in another order.
+            places = sorted(self._places(job), key=lambda place: self.lanes[place].copy)
+            lanes = [self.lanes[place] for place in places]
+            said = [lane.ids for lane in lanes]
+            log_probs = without_repeats(logits[places].log_softmax(-1), lanes)
+            for place, (beam, token) in zip(places, job.beams.step(log_probs, said), strict=False):
+                sources[place] = places[beam]
+                self.lanes[place].ids = [*said[beam], token]
+            recent = max(recent, len(said[0]))
+        if sources != list(range(len(self.lanes))):
+            network.branch(sources, recent)
+
+    def _places(self, job: Job) -> list[int]:
+        return [place for place, other in enumerate(self.jobs) if other is job]
+
+    def _is_over(self, lane: Lane, job: Job) -> bool:
+        if job.beams:
+            return job.beams.is_done
+        return lane.ids[-1] in self.ends or len(lane.ids) == lane.decoding.max_new_tokens
+
     def _start(self) -> None:
-        """Jobs with as many candidates each are read in one batch."""
-        for count in sorted({job.decoding.candidates for job in self._new}):
-            jobs = [job for job in self._new if job.decoding.candidates == count]
+        """Jobs with as many lanes each are read in one batch."""
+        for count in sorted({job.decoding.lanes for job in self._new}):
+            jobs = [job for job in self._new if job.decoding.lanes == count]
             started = self.model.start([job.row for job in jobs], self.engine.remembered)
             if count > 1:
                 started.repeat(count)
@@ -174,16 +210,22 @@ class Flight:
             else:
                 self._network = started
             self.lanes += [Lane(job.row.prompt_ids, job.decoding, copy) for job in jobs for copy in range(count)]
-        ordered = sorted(self._new, key=lambda job: job.decoding.candidates)
-        self.jobs[len(self.jobs) - sum(job.decoding.candidates for job in ordered) :] = [
-            job for job in ordered for _ in range(job.decoding.candidates)
+            for job in jobs:
+                job.beams = Beams(job.decoding, self.ends) if job.decoding.num_beams > 1 else None
+        ordered = sorted(self._new, key=lambda job: job.decoding.lanes)
+        self.jobs[len(self.jobs) - sum(job.decoding.lanes for job in ordered) :] = [
+            job for job in ordered for _ in range(job.decoding.lanes)
         ]
         self._new = []
 
     def _land(self, is_over: list[bool]) -> list[Job]:
         done = []
+        for job in dict.fromkeys(job for job in self.jobs if job.beams and job.beams.is_done):
+            assert job.beams
+            job.answer([self.model.generation(job.row, ids) for ids in job.beams.best[: job.decoding.candidates]])
+            done.append(job)
         for lane, job, over in zip(self.lanes, self.jobs, is_over, strict=True):
-            if over:
+            if over and not job.beams:
                 job.finish(lane, self.model.generation(job.row, lane.ids, lane.near_ties))
                 if job.is_done:
                     done.append(job)

@@ -51,6 +51,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._room = [room[: len(order)] for room in self._room]
         self._hold(length)
 
+    def branch(self, sources: list[int], recent: int) -> None:
+        """Lane n goes on from lane `sources[n]`, which differs from it in the last `recent` positions at most."""
+        end = self.get_seq_length()
+        places = [place for place, source in enumerate(sources) if place != source]
+        moved = [sources[place] for place in places]
+        for room in self._room:
+            room[places, :, end - recent : end] = room[moved, :, end - recent : end]
+
     def repeat(self, times: int) -> None:
         self.put(self.keys.repeat_interleave(times, 0), self.values.repeat_interleave(times, 0))
 

@@ -30,6 +30,11 @@ class Decoding:
     seed: int = 0
 
     @property
+    def lanes(self) -> int:
+        """How many summaries of a prompt are written side by side."""
+        return max(self.num_beams, self.candidates)
+
+    @property
     def method(self) -> Method:
         if self.candidates > 1:
             return "mbr"
@@ -105,8 +110,7 @@ def draws(decoding: Decoding, prompt_ids: list[int], copy: int) -> torch.Tensor:
 def choose(logits: torch.Tensor, lanes: list[Lane]) -> list[int]:
     """The next token of each lane, from `logits` (lanes, vocabulary)."""
     scores = logits.float()
-    if any(lane.decoding.no_repeat_ngram for lane in lanes):
-        scores = _without_repeats(scores, lanes)
+    scores = without_repeats(scores, lanes)
     best, likeliest = scores.topk(2)
     tokens: list[int] = likeliest[:, 0].tolist()
     for number in ((best[:, 0] - best[:, 1]) < NEAR_TIE).nonzero().flatten().tolist():
@@ -117,7 +121,10 @@ def choose(logits: torch.Tensor, lanes: list[Lane]) -> list[int]:
     return tokens
 
 
-def _without_repeats(scores: torch.Tensor, lanes: list[Lane]) -> torch.Tensor:
+def without_repeats(scores: torch.Tensor, lanes: list[Lane]) -> torch.Tensor:
+    """`scores` (lanes, vocabulary), minus infinity where a token would complete an n-gram that stands there already."""
+    if not any(lane.decoding.no_repeat_ngram for lane in lanes):
+        return scores
     scores = scores.clone()
     for number, lane in enumerate(lanes):
         size = lane.decoding.no_repeat_ngram

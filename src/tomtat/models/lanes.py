@@ -57,6 +57,10 @@ class Lanes(ABC):
         """Lane `order[n]` becomes lane n, the others go; `order` comes from `order_of`."""
 
     @abstractmethod
+    def branch(self, sources: list[int], recent: int) -> None:
+        """Lane n goes on from lane `sources[n]` of the same prompt; they differ in the last `recent` tokens at most."""
+
+    @abstractmethod
     def repeat(self, times: int) -> None:
         """Each lane this many times, side by side."""
 
@@ -121,6 +125,10 @@ class CausalLanes(Lanes):
         for layer in self._cache.layers:
             layer.keep(order)
 
+    def branch(self, sources: list[int], recent: int) -> None:
+        for layer in self._cache.layers:
+            layer.branch(sources, recent)
+
     def repeat(self, times: int) -> None:
         parts = (self.logits, self._mask, self._positions)
         self.logits, self._mask, self._positions = (part.repeat_interleave(times, 0) for part in parts)
@@ -175,6 +183,10 @@ class Seq2SeqLanes(Lanes):
         for own, cross in self._layers:
             own.keep(order)
             cross.keep(order)
+
+    def branch(self, sources: list[int], recent: int) -> None:
+        for own, _ in self._layers:
+            own.branch(sources, recent)
 
     def repeat(self, times: int) -> None:
         parts = (self.logits, self._mask, self._states, self._source_mask)

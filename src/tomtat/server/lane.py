@@ -146,7 +146,7 @@ class Piece(Job):
 
 
 class Group:
-    """As a flight, for what is written to its end in one step: beams, and engines without lanes."""
+    """As a flight, for engines without lanes: what is in it is written to its end in one step."""
 
     lanes: Sequence[Track] = ()
 
@@ -181,29 +181,27 @@ class _Line:
         self.works: deque[Work] = deque()
         self.last_turn = 0
         """The lane's count of steps then."""
-        self._flight, self._group = voice.new_flight(), Group(voice.engine)
+        self._flight = voice.new_flight()
 
     def step(self, started: Callable[[Work], None]) -> None:
         """New pieces join, each of those in the air gets a token, and what is done goes to its work."""
         self._fill(started)
-        for flight in (self._flight, self._group):
-            if flight.jobs:
-                self._step(flight)
+        if self._flight.jobs:
+            self._step()
         self.let_go()
 
     def let_go(self) -> None:
         """Of works that are over: done, failed, or their clients went away."""
         self.works = deque(work for work in self.works if not work.is_over)
-        for flight in (self._flight, self._group):
-            if gone := [piece for piece in _pieces_of(flight) if piece.work.is_over]:
-                flight.drop(gone)
+        if gone := [piece for piece in _pieces_of(self._flight) if piece.work.is_over]:
+            self._flight.drop(gone)
 
     def _fill(self, started: Callable[[Work], None]) -> None:
         """By turns from each work, so that a long one does not keep out a short one."""
         tokens = 0
         while work := next((work for work in self.works if work.todo and not work.is_over), None):
             piece = work.todo[0]
-            flight = self._group if piece.decoding.num_beams > 1 else self._flight
+            flight = self._flight
             if not flight.has_room(piece.row, piece.decoding) or (tokens and tokens + piece.length > READ_TOKENS):
                 return
             flight.add(work.todo.popleft())
@@ -214,24 +212,25 @@ class _Line:
             if self.is_background:
                 return
 
-    def _step(self, flight: "Flight | Group") -> None:
-        in_the_air = _pieces_of(flight)
+    def _step(self) -> None:
+        in_the_air = _pieces_of(self._flight)
         try:
-            done = [job for job in flight.step() if isinstance(job, Piece)]
+            done = [job for job in self._flight.step() if isinstance(job, Piece)]
         except Exception as error:
             _lose({piece.work for piece in in_the_air}, error)
-            self._flight, self._group = self.voice.new_flight(), Group(self.voice.engine)
+            self._flight = self.voice.new_flight()
             return
         for piece in done:
             try:
                 piece.work.take(piece)
             except Exception as error:
                 _lose({piece.work}, error)
-        self._tell(flight)
+        self._tell()
 
-    def _tell(self, flight: "Flight | Group") -> None:
-        for track, piece in zip(flight.lanes, _pieces_of(flight), strict=False):
-            if piece.is_last and piece.work.is_told:
+    def _tell(self) -> None:
+        """Clients who listen, what is written so far; beams take it back, so of them only the end is told."""
+        for track, piece in zip(self._flight.lanes, _pieces_of(self._flight), strict=False):
+            if piece.beams is None and piece.is_last and piece.work.is_told:
                 piece.work.tell(self.voice.engine.model.generation(piece.row, track.ids).text)
 
 
