@@ -64,6 +64,9 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "an unwritable --set": (lambda folder: ["train", "--set", "lora.rank"], "write it as name=value"),
     "an empty text": (lambda folder: ["summarize", "x", file("a.txt", b" \n")(folder)], "is empty"),
     "a text that is none": (lambda folder: ["summarize", "x", file("a.txt", b"\xff\xfe\x00\xd8")(folder)], "is not UTF-8"),
+    "a text with NUL bytes": (lambda folder: ["summarize", "x", file("a.txt", b"\0\0abc\0")(folder)], "NUL bytes. Is it a text?\n"),
+    "a language that is not told apart": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--language", "fr"], "--language fr: summaries are told apart by their letters only. Choose en, ja,"),
+    "a language without candidates": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--language", "vi", "--decode", "greedy"], "Take --decode mbr"),
     "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "xls"], "choose auto, text, jsonl, json, csv or parquet"),
     "a bad row to summarize": (lambda folder: ["summarize", "x", file("a.jsonl", b'{"id": "1"}')(folder)], "no field with the text"),
     "a place for summaries that is not there": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--out", folder / "no" / "x"], "is no folder"),
@@ -95,6 +98,25 @@ def test_bad_input_ends_in_one_clear_line(case: str, tomtat: Callable[..., Any],
     assert "Traceback" not in result.err
     assert len(result.err.strip().splitlines()) == 1, result.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a place where not even root may write")
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_an_unwritable_place_for_summaries_is_told_before_any_work(
+    tomtat: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr("tomtat.Summarizer.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    result = tomtat("summarize", "x", file(name, GOOD)(tmp_path), "--out", f"/proc/{name}")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert f"--out /proc/{name} can't be written: " in result.err
+
+
+def test_a_standard_input_that_is_closed_is_told(tomtat: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    result = tomtat("summarize", "x", "-")
+    assert (result.code, result.err) == (
+        2, "tomtat: Standard input is closed. Name a file, or send the rows through a pipe.\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["trian"], ["train", "--epochs", "three"], ["summarize"]], ids=str)

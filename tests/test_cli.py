@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import as_flags, rows, small_settings, write_jsonl
+from tomtat.types import Summary
 
 
 @pytest.fixture
@@ -95,8 +96,39 @@ def test_evaluate_takes_columns_of_other_names(tomtat: Callable[..., Any], run: 
 def test_summarize_takes_a_text_and_prints_only_the_summary(tomtat: Callable[..., Any], run: Path, tmp_path: Path):
     (tmp_path / "a.txt").write_text("The meeting moves to friday.")
     result = tomtat("summarize", run, tmp_path / "a.txt", "--device", "cpu")
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0
     assert len(result.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("summary", "of_one", "of_three"),
+    [
+        (Summary("They meet.", 9, 3, "stop"), [], []),
+        (Summary("They me", 9, 8, "length"), ["ended by the limit of 8 tokens"], ["3 summaries were ended by the"]),
+        (Summary("They meet.", 9, 3, "stop", near_ties=2), ["2 tokens had a runner-up"], ["6 tokens had a runner-up"]),
+    ],
+    ids=["nothing", "cut", "near-ties"],
+)
+def test_what_the_limit_or_rounding_did_to_a_summary_is_told(
+    tomtat: Callable[..., Any],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    summary: Summary,
+    of_one: list[str],
+    of_three: list[str],
+):
+    monkeypatch.setattr("tomtat.Summarizer.generate", lambda self, sources, *rest: [summary for _ in sources])
+    (tmp_path / "a.txt").write_text("The meeting moves to friday.")
+    one = tomtat("summarize", run, tmp_path / "a.txt", "--device", "cpu")
+    three = tomtat("summarize", run, write_jsonl(tmp_path / "in.jsonl", rows(3)), "--device", "cpu")
+
+    assert (one.code, one.out) == (0, summary.text + "\n")
+    for found, expected in (
+        (one.err.splitlines(), of_one),
+        ([line for line in three.err.splitlines() if "documents/s" not in line], of_three),
+    ):
+        assert [wanted in line for line, wanted in zip(found, expected, strict=True)] == [True] * len(expected)
 
 
 def test_summarize_takes_json_lines_from_standard_input(

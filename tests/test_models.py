@@ -73,6 +73,21 @@ def test_control_tokens_in_a_text_stay_text(tiny_model: Path, tmp_path: Path):
     assert sum(token in special for token in attacked) == sum(token in special for token in plain)
 
 
+def test_special_tokens_never_leak_into_a_summary(tiny_model: Path):
+    model = base(tiny_model)
+    row = model.encode("x", None, 100)
+    ends = set(model.end_token_ids())
+    inner = sorted(model._special_ids - ends)
+    words = model.tokenizer("room four", add_special_tokens=False)["input_ids"]
+
+    mixed = model.generation(row, [*inner, *words[:1], *inner, *words[1:], *inner])
+    ended = model.generation(row, [*words, *ends, *inner, *words])
+
+    assert inner, "a model without other special tokens proves nothing"
+    assert (mixed.text, mixed.finish_reason) == ("room four", "length")
+    assert (ended.text, ended.finish_reason, ended.new_tokens) == ("room four", "stop", len(words) + 1)
+
+
 # --- loss
 
 

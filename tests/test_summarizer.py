@@ -245,6 +245,7 @@ def test_a_summary_with_the_sources_numbers_and_names_goes_first():
 def test_empty_ones_and_another_language_are_taken_last():
     assert best(["", "a b", ""], "a b") == 1
     assert best(["", ""], "a") == 0
+    assert best(["", "a b"], "a b", language="vi") == 1, "none is in that language, and one says something"
     vietnamese = "Cuộc họp được dời sang thứ sáu."
     assert best(["the meeting moved", "the meeting moved", vietnamese], "x", language="vi") == 2
 
@@ -295,6 +296,9 @@ def test_the_command_line_takes_limits(tomtat: Callable[..., Any], tiny_llama: P
     assert "read whole, in" in result.err
     result = tomtat("summarize", tiny_llama, text, "--max-new-tokens", 4, "--truncate", "--device", "cpu")
     assert "only its first" in result.err
+    text.write_text("one two three.")
+    result = tomtat("summarize", tiny_llama, text, "--language", "vi", "--max-new-tokens", 4, "--device", "cpu")
+    assert (result.code, "None of 8 candidates was in the language vi" in result.err) == (0, True), result.err
     result = tomtat("summarize", tiny_llama, text, "--decode", "best")
     assert result.code == 2
     assert "generate.decode" in result.err

@@ -15,16 +15,13 @@ def best(summaries: Sequence[str], source: str, language: str | None = None) -> 
     """Number of the summary with the least Bayes risk (Kumar & Byrne 2004), less what it makes up.
 
     The risk is one less the mean likeness to the other summaries: F1 over words and pairs of words, which costs
-    nothing beside drawing them. Empty ones, and those in another language than `language` where one is asked for,
-    are taken only where there are no others.
+    nothing beside drawing them. Those in another language than `language`, where one is asked for, are taken only
+    where there are no others, and empty ones only where there is nothing else at all.
     """
     scores = score(summaries, source)
-    usable = [
-        number
-        for number, text in enumerate(summaries)
-        if text.strip() and (language is None or language_of([text]) == language)
-    ]
-    return max(usable or range(len(summaries)), key=lambda number: scores[number])
+    says_something = [number for number, text in enumerate(summaries) if text.strip()]
+    as_asked = [number for number in says_something if language in (None, language_of([summaries[number]]))]
+    return max(as_asked or says_something or range(len(summaries)), key=lambda number: scores[number])
 
 
 def score(summaries: Sequence[str], source: str, details_weight: float = DETAILS_WEIGHT) -> list[float]:

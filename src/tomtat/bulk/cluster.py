@@ -12,7 +12,7 @@ import socket
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -66,7 +66,7 @@ class Cluster:
                         raise RunError(result["problem"])
                     if result["number"] != part["number"]:
                         raise RuntimeError(f"Ray gave window {result['number']} where {part['number']} was due")
-                    yield Finished(**{name: result[name] for name in ("lines", "rows", "cut", "in_pieces")})
+                    yield Finished(**{field.name: result[field.name] for field in fields(Finished)})
                     advance(result["rows"])
 
     def _results(

@@ -28,6 +28,10 @@ class BulkReport:
     """Documents of this session of which only the beginning was read."""
     in_pieces: int
     """Documents of this session that were longer than the input limit and read in pieces."""
+    at_limit: int
+    """Summaries of this session that the token limit ended."""
+    near_ties: int
+    """Tokens of this session that rounding decided: their runner-up was within 1e-4."""
 
 
 def summarize_file(
@@ -85,7 +89,8 @@ def _fill(
     windows = output.pending()
     # Looked for before a model is loaded or a cluster started: where nothing is left to do, neither is needed.
     first = list(islice(windows, 1))
-    before, cut, in_pieces = output.rows, 0, 0
+    before = output.rows
+    told = dict.fromkeys(("cut", "in_pieces", "at_limit", "near_ties"), 0)
     if first:
         if before:
             progress.note(f"going on after the {before:,} summaries that are there")
@@ -96,11 +101,11 @@ def _fill(
         ):
             for finished in results:
                 output.append(finished.lines, finished.rows)
-                cut += finished.cut
-                in_pieces += finished.in_pieces
+                for name in told:
+                    told[name] += getattr(finished, name)
     if output.rows != documents.rows:
         raise RunError(f"{documents.place} changed while it was read. Repeat the command with --overwrite.")
-    return BulkReport(output.rows, before, documents.bad_rows, cut, in_pieces)
+    return BulkReport(output.rows, before, documents.bad_rows, **told)
 
 
 def _work(

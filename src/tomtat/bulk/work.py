@@ -20,6 +20,10 @@ class Finished:
     """Documents of which only the beginning was read."""
     in_pieces: int = 0
     """Documents that were read in several pieces."""
+    at_limit: int = 0
+    """Documents whose summary the token limit ended."""
+    near_ties: int = 0
+    """Tokens that rounding decided."""
 
 
 def summarize_here(
@@ -36,7 +40,9 @@ def summarize_window(summarizer: Summarizer, examples: list[Example], progress: 
     summaries = summarizer.generate(sources, progress)
     cut = sum(summary.share_read < 1 for summary in summaries)
     in_pieces = sum(summary.pieces > 1 for summary in summaries)
-    return Finished("".join(map(_line, examples, summaries)), len(examples), cut, in_pieces)
+    at_limit = sum(summary.finish_reason == "length" for summary in summaries)
+    near_ties = sum(summary.near_ties for summary in summaries)
+    return Finished("".join(map(_line, examples, summaries)), len(examples), cut, in_pieces, at_limit, near_ties)
 
 
 def _line(example: Example, summary: Summary) -> str:

@@ -1,15 +1,19 @@
 """`tomtat summarize`."""
 
 import sys
+import tempfile
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, SourceField, generate_overrides, given
 from tomtat.cli.terminal import TerminalProgress
 from tomtat.files import write_text
+
+Generate = dict[str, Any]
+"""[generate] settings that are asked for, by name."""
 
 if TYPE_CHECKING:
     from tomtat.bulk import BulkReport, Cluster, Documents, SummarizerSettings
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from tomtat.types import Source as Text
 
 REJECTS_TOLD = 10
+CUT_ADVICE = ": --max-new-tokens N allows more, --set generate.whole_sentences=true drops a half sentence."
 FORMATS = ("auto", "text", "jsonl", "json", "csv", "parquet")
 
 
@@ -46,6 +51,10 @@ def summarize_command(
     max_words: Annotated[int | None, typer.Option(min=1, help="Longest summary, in words.")] = None,
     max_sentences: Annotated[int | None, typer.Option(min=1, help="Longest summary, in sentences.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary, in tokens.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Prefer candidates in this language (en, vi, ja ...); draws them, as --decode mbr does."),
+    ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Of a long text read the beginning only, instead of all in pieces.")
     ] = False,
@@ -97,9 +106,11 @@ def summarize_command(
         "max_words": max_words,
         "max_sentences": max_sentences,
         "max_new_tokens": max_new_tokens,
+        "language": language,
         "long_inputs": "truncate" if truncate else None,
     }
-    settings = SummarizerSettings(model, device, base, engine, generate_overrides(overrides) | given(asked))
+    generate = _with_candidates_for_language(generate_overrides(overrides) | given(asked))
+    settings = SummarizerSettings(model, device, base, engine, generate)
     options = DataOptions(
         source_field or _source_field(model),
         needs_summary=False,
@@ -132,6 +143,25 @@ def _cluster(ray: bool, address: str | None, workers: int | None, out: Path | No
     return Cluster(address, workers)
 
 
+def _with_candidates_for_language(generate: Generate) -> Generate:
+    """A language is found among candidates, so asking for one asks for them. ConfigError where that can't be done."""
+    from tomtat.errors import ConfigError
+    from tomtat.text.language import LANGUAGES
+
+    language = generate.get("language")
+    if language is None:
+        return generate
+    if language not in LANGUAGES:
+        raise ConfigError(
+            f"--language {language}: summaries are told apart by their letters only. Choose {', '.join(LANGUAGES)}; "
+            "en is every language in plain Latin letters."
+        )
+    decode = generate.get("decode", "mbr")
+    if decode != "mbr":
+        raise ConfigError(f"--language chooses among candidates, and --decode {decode} writes one. Take --decode mbr.")
+    return {**generate, "decode": decode}
+
+
 def _require_writable(out: Path) -> None:
     """Before minutes of work, not after them."""
     from tomtat.errors import ConfigError
@@ -143,6 +173,11 @@ def _require_writable(out: Path) -> None:
         what = f"lies in {out.parent}, which is no folder"
     if what:
         raise ConfigError(f"--out {out} {what}. Name a file in a folder that exists.")
+    try:
+        # Where rights, a read-only disk or a file system of its own kind stand against it, only trying tells.
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise ConfigError(f"--out {out} can't be written: {error.strerror}. Name a file in another folder.") from None
 
 
 def _look_over(source: "Source", options: "DataOptions", progress: TerminalProgress) -> "Documents":
@@ -170,9 +205,21 @@ def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) ->
     if report.in_pieces:
         what = "1 text was" if report.in_pieces == 1 else f"{report.in_pieces:,} texts were"
         progress.note(f"{what} longer than the model's input limit and read whole, in pieces.")
+    if report.at_limit:
+        what = "1 summary was" if report.at_limit == 1 else f"{report.at_limit:,} summaries were"
+        progress.note(f"{what} ended by the token limit{CUT_ADVICE}")
+    _tell_near_ties(report.near_ties, progress)
+
+
+def _tell_near_ties(count: int, progress: TerminalProgress) -> None:
+    if count:
+        what = "1 token had" if count == 1 else f"{count:,} tokens had"
+        progress.note(f"{what} a runner-up within 1e-4: with other batches the text may differ from there.")
 
 
 def _summarize_text(settings: "SummarizerSettings", text: "Text", out: Path | None, progress: TerminalProgress) -> None:
+    from tomtat.text import language_of
+
     summarizer = settings.load(progress)
     [summary] = summarizer.generate([text])
     limit = summarizer.max_source_tokens
@@ -181,6 +228,12 @@ def _summarize_text(settings: "SummarizerSettings", text: "Text", out: Path | No
         progress.note(f"The text is longer than {limit} tokens: only {read}.")
     elif summary.pieces > 1:
         progress.note(f"The text is longer than {limit} tokens: it was read whole, in {summary.pieces} pieces.")
+    if summary.finish_reason == "length":
+        progress.note(f"The summary was ended by the limit of {summarizer.decoding.max_new_tokens} tokens{CUT_ADVICE}")
+    _tell_near_ties(summary.near_ties, progress)
+    wanted = summarizer.limits.language
+    if wanted and language_of([summary.text]) != wanted:
+        progress.note(f"None of {summarizer.decoding.candidates} candidates was in the language {wanted}.")
     if out:
         write_text(out, summary.text + "\n")
     else:
@@ -202,5 +255,5 @@ def _text(source: "Source") -> "Text":
 
     [row] = source.rows()
     if row.problem:
-        raise DataError(f"{source.place} {row.problem}.")
+        raise DataError(f"{source.place} {row.problem}" + ("" if row.problem.endswith("?") else "."))
     return to_example(row.value, "text", needs_summary=False).source

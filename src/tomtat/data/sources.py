@@ -211,6 +211,8 @@ def is_source(name: str) -> bool:
 def open_source(name: str, asked: Sequence[str] = (), kind: str = "") -> Source:
     """The files of a source, of which nothing is read yet. DataError if there are none."""
     if name == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise DataError("Standard input is closed. Name a file, or send the rows through a pipe.")
         return Source("standard input", [_copied("standard input", sys.stdin.buffer, None, kind)], asked=asked)
     path = Path(name).expanduser()
     if not exists(path):

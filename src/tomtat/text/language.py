@@ -24,6 +24,8 @@ _SCRIPTS = {
     # Not ă, â, ê and ô, which Romanian, French and Portuguese have too.
     "vi": r"[đơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]",
 }
+LANGUAGES = ("en", *_SCRIPTS)
+"""What `language_of` may answer."""
 _PATTERNS = {language: regex.compile(pattern) for language, pattern in _SCRIPTS.items()}
 _BEYOND_ASCII = regex.compile(r"[^\x00-\x7F]+")
 _LETTER = regex.compile(r"\p{L}")
