@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from tomtat.errors import RunError
 from tomtat.models.decoding import Decoding
+from tomtat.models.devices import to_device
 from tomtat.models.families import positions_of
-from tomtat.models.frozen import FrozenBatch
+from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.head_loss import head_loss
 from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.ngrams import NoRepeatedNgrams
@@ -169,24 +170,30 @@ class SummarizerModel(ABC):
     def frozen_ids(self, row: Encoded) -> list[int]:
         """What goes through the stack that models/frozen.py cuts: the prompt, or prompt and target in one."""
 
+    @abstractmethod
+    def frozen_rows(self, row: Encoded | Choices) -> list[FrozenRow]:
+        """The same of any row: one, or one for each of its targets where they can't be read together."""
+
     @cached_property
     def _head_is_more_than_linear(self) -> bool:
         config = self.network.config
         configs = [config, config.get_text_config(), getattr(config, "decoder", None)]
         return any(getattr(one, name, None) for one in configs for name in _LOGIT_TRANSFORMS)
 
-    def log_probs(self, rows: Sequence[Choices]) -> list[torch.Tensor]:
+    def log_probs(self, rows: Sequence[Choices], below: FrozenBatch | None = None) -> list[torch.Tensor]:
         """Log-probability of each target after its prompt, in nats: one (targets,) tensor in fp32 per row.
 
-        A prompt is read once for all its targets.
+        A prompt is read once for all its targets. `below` are the states of the rows' `frozen_rows`.
         """
-        logits, labels = self._logits_of_choices(rows)
-        each = -F.cross_entropy(logits.float(), torch.tensor(labels, device=logits.device), reduction="none")
+        logits, labels = self.choice_logits(rows, below)
+        each = -F.cross_entropy(logits.float(), to_device(torch.tensor(labels), logits.device), reduction="none")
         per_target = [part.sum() for part in each.split([len(target) for row in rows for target in row.targets])]
         return [torch.stack(part) for part in _in_groups(per_target, [len(row.targets) for row in rows])]
 
     @abstractmethod
-    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
+    def choice_logits(
+        self, rows: Sequence[Choices], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
         """Logits (positions, vocabulary) where a target's token comes next, target after target, and these tokens."""
 
     @contextmanager
@@ -370,12 +377,12 @@ class SummarizerModel(ABC):
         width = width or max(map(len, rows))
         fills = [[value] * (width - len(row)) for row in rows]
         padded = [[*fill, *row] if left else [*row, *fill] for row, fill in zip(rows, fills, strict=True)]
-        return torch.tensor(padded, dtype=torch.long, device=self.device)
+        return to_device(torch.tensor(padded, dtype=torch.long), self.device)
 
     def mask(self, rows: Sequence[Sequence[int]], left: bool = False, width: int | None = None) -> torch.Tensor:
         return self.pad([[1] * len(row) for row in rows], 0, left, width)
 
-    def width(self, rows: Sequence[Sequence[int]], room: int | None) -> int:
+    def width(self, rows: Sequence[Sized], room: int | None) -> int:
         """How wide to pad rows in training, where `room` tokens have positions (None: no limit); see widths.py."""
         return padded_width(max(map(len, rows)), self.dtype, self.device, room)
 

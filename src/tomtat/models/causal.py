@@ -11,9 +11,9 @@ import torch
 
 from tomtat.errors import ModelError
 from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
-from tomtat.models.frozen import FrozenBatch
+from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import CausalLanes, Remembered
-from tomtat.models.packing import Packed
+from tomtat.models.packing import Packed, PackedRow
 
 _MARK = "\u2402summary\u2403"
 _DAY = {"%d": "01", "%-d": "1", "%e": "1", "%B": "January", "%b": "Jan", "%m": "01", "%Y": "2025", "%y": "25"}
@@ -127,16 +127,24 @@ class CausalModel(SummarizerModel):
         # Nothing comes after the last target token, so it is not read.
         return [*row.prompt_ids, *row.target_ids[:-1]]
 
-    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
-        layout: dict[str, torch.Tensor] = {}
+    def frozen_rows(self, row: Encoded | Choices) -> list[FrozenRow]:
+        if isinstance(row, Encoded):
+            return [self.frozen_ids(row)]
         if self.has_lanes:
-            packed = Packed.of(rows, self.pad_token_id, self.device)
-            layout = {"attention_mask": packed.additive_mask(self.dtype), "position_ids": packed.positions}
+            return [PackedRow.of(row.prompt_ids, row.targets)]
+        return [self.frozen_ids(Encoded(row.prompt_ids, target)) for target in row.targets]
+
+    def choice_logits(
+        self, rows: Sequence[Choices], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        if self.has_lanes:
+            read = [PackedRow.of(row.prompt_ids, row.targets) for row in rows]
         else:
             # What can't be cut and joined like plain attention takes no mask of ours either: each target goes alone.
-            alone = [Choices(row.prompt_ids, [target]) for row in rows for target in row.targets]
-            packed = Packed.of(alone, self.pad_token_id, self.device)
-        with self._head_at(*packed.before_targets):
+            read = [PackedRow.of(row.prompt_ids, [target]) for row in rows for target in row.targets]
+        packed = Packed.of(read, self.pad_token_id, self.device, self.width(read, self.positions.source))
+        layout = packed.layout(self.dtype) if self.has_lanes else {}
+        with self._head_at(*packed.before_targets), below.entering() if below else nullcontext():
             logits = self.network(input_ids=packed.ids, **layout, use_cache=False).logits
         return logits, [token for row in rows for target in row.targets for token in target]
 

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from tomtat.models.devices import to_device
 from tomtat.models.families import positions_of
+from tomtat.models.packing import Packed, PackedRow
 from tomtat.models.widths import padded_width
 
 SAVES_FROM = 0.1
@@ -30,6 +32,9 @@ ARITHMETIC = 3
 
 UNCUT = ("led", "longt5")
 """Families whose encoders read in windows, by inputs and biases of their own: they are always run whole."""
+
+FrozenRow = list[int] | PackedRow
+"""Token ids, or those of a prompt and several targets in one, each with its place and what it may look at."""
 
 FINAL_NORMS = ("norm", "final_layer_norm", "layer_norm", "ln_f")
 """Names of what stands between a stack's last layer and its output."""
@@ -60,7 +65,7 @@ class FrozenPart:
         return f"all of {name}" if self.is_whole else f"{self.first} of {len(self.layers)} layers of {name}"
 
     @torch.inference_mode()
-    def states(self, ids: list[int]) -> torch.Tensor:
+    def states(self, row: FrozenRow) -> torch.Tensor:
         """What leaves the frozen part for one row: (tokens, width) in the network's dtype, without dropout.
 
         A row goes alone: in a batch its last bits would depend on its neighbours, and so on what was computed before.
@@ -72,16 +77,22 @@ class FrozenPart:
                 caught: list[torch.Tensor] = []
                 if not self.is_whole:
                     stack.enter_context(self._caught_below(caught))
-                weight = next(self.stack.parameters())
-                width = padded_width(len(ids), weight.dtype, weight.device, self.room)
-                inputs = torch.tensor([ids + [0] * (width - len(ids))], device=weight.device)
-                # A causal model never looks to the right, where the padding stands.
-                mask = {"attention_mask": (torch.arange(width) < len(ids)).long()[None].to(weight.device)}
-                options = self.quietly | (mask if self.network.config.is_encoder_decoder else {})
-                output = self.stack(input_ids=inputs, **options).last_hidden_state
-                return (output if self.is_whole else caught[0])[0, : len(ids)]
+                output = self.stack(**self._inputs(row), **self.quietly).last_hidden_state
+                return (output if self.is_whole else caught[0])[0, : len(row)]
         finally:
             self.network.train(was_training)
+
+    def _inputs(self, row: FrozenRow) -> dict[str, torch.Tensor]:
+        weight = next(self.stack.parameters())
+        width = padded_width(len(row), weight.dtype, weight.device, self.room)
+        if isinstance(row, PackedRow):
+            packed = Packed.of([row], 0, weight.device, width)
+            return {"input_ids": packed.ids, **packed.layout(weight.dtype)}
+        inputs = {"input_ids": torch.tensor([row + [0] * (width - len(row))])}
+        if self.network.config.is_encoder_decoder:
+            # A causal model never looks to the right, where the padding stands.
+            inputs["attention_mask"] = (torch.arange(width) < len(row)).long()[None]
+        return {name: to_device(tensor, weight.device) for name, tensor in inputs.items()}
 
     @property
     def quietly(self) -> dict[str, Any]:
@@ -148,7 +159,7 @@ class FrozenBatch:
         longest = padded.shape[1]
         width = padded_width(longest, weight.dtype, weight.device, part.room)
         padded = torch.nn.functional.pad(padded, (0, 0, 0, width - longest))
-        return cls(part, padded.to(device=weight.device, dtype=weight.dtype))
+        return cls(part, to_device(padded, weight.device).to(weight.dtype))
 
     def run(self, mask: torch.Tensor | None) -> torch.Tensor:
         """The stack's output (rows, tokens, width)."""

@@ -9,10 +9,38 @@ from dataclasses import dataclass
 
 import torch
 
-from tomtat.models.base import Choices
+from tomtat.models.devices import to_device
 
 PROMPT, PADDING = 0, -1
 """Which piece a token belongs to; targets count from 1."""
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One value for each token that is read: a target's last stands before none and is not read at all."""
+
+    ids: list[int]
+    positions: list[int]
+    pieces: list[int]
+    before_targets: list[int]
+    """Place of what stands before each target token, target after target. The last prompt token stands before the first
+    token of each target."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, prompt: Sequence[int], targets: Sequence[Sequence[int]]) -> "PackedRow":
+        length = len(prompt)
+        row = cls(list(prompt), list(range(length)), [PROMPT] * length, [])
+        for piece, target in enumerate(targets, start=1):
+            read = target[:-1]
+            start = len(row.ids)
+            row.before_targets.extend([length - 1, *range(start, start + len(read))])
+            row.ids.extend(read)
+            row.positions.extend(range(length, length + len(read)))
+            row.pieces.extend([piece] * len(read))
+        return row
 
 
 @dataclass(frozen=True)
@@ -23,34 +51,28 @@ class Packed:
     positions: torch.Tensor
     pieces: torch.Tensor
     before_targets: tuple[torch.Tensor, torch.Tensor]
-    """Row and place of what stands before each target token, target after target. The last prompt token stands before
-    the first token of each target; a target's last token stands before none and is not read at all."""
+    """Row and place of what stands before each target token, row after row."""
 
     @classmethod
-    def of(cls, rows: Sequence[Choices], pad: int, device: torch.device) -> "Packed":
-        ids: list[list[int]] = []
-        positions: list[list[int]] = []
-        pieces: list[list[int]] = []
-        places: list[tuple[int, int]] = []
-        for number, row in enumerate(rows):
-            length = len(row.prompt_ids)
-            ids.append(list(row.prompt_ids))
-            positions.append(list(range(length)))
-            pieces.append([PROMPT] * length)
-            for piece, target in enumerate(row.targets, start=1):
-                read = target[:-1]
-                start = len(ids[-1])
-                places += [(number, length - 1), *((number, start + offset) for offset in range(len(read)))]
-                ids[-1] += read
-                positions[-1] += range(length, length + len(read))
-                pieces[-1] += [piece] * len(read)
-        width = max(map(len, ids))
+    def of(cls, rows: Sequence[PackedRow], pad: int, device: torch.device, width: int | None = None) -> "Packed":
+        """`width` tokens wide, by default as wide as the longest row."""
+        width = width or max(map(len, rows))
 
         def padded(values: list[list[int]], fill: int) -> torch.Tensor:
-            return torch.tensor([[*row, *[fill] * (width - len(row))] for row in values], device=device)
+            return to_device(torch.tensor([[*row, *[fill] * (width - len(row))] for row in values]), device)
 
-        found = torch.tensor(places, device=device)
-        return cls(padded(ids, pad), padded(positions, 0), padded(pieces, PADDING), (found[:, 0], found[:, 1]))
+        found = torch.tensor([(number, place) for number, row in enumerate(rows) for place in row.before_targets])
+        places = to_device(found, device)
+        return cls(
+            padded([row.ids for row in rows], pad),
+            padded([row.positions for row in rows], 0),
+            padded([row.pieces for row in rows], PADDING),
+            (places[:, 0], places[:, 1]),
+        )
+
+    def layout(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """What a network must be told beside the ids."""
+        return {"attention_mask": self.additive_mask(dtype), "position_ids": self.positions}
 
     def additive_mask(self, dtype: torch.dtype) -> torch.Tensor:
         """(rows, 1, tokens, tokens), 0 where a token is seen. Transformers hands a mask of four dimensions on as it is,

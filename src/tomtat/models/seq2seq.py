@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
 from tomtat.models.families import Languages, languages_of, target_front
-from tomtat.models.frozen import FrozenBatch
+from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import Remembered, Seq2SeqLanes
 
 RELATIVE = ("t5", "mt5", "umt5", "longt5")
@@ -135,19 +135,24 @@ class Seq2SeqModel(SummarizerModel):
     def frozen_ids(self, row: Encoded) -> list[int]:
         return row.prompt_ids
 
-    def _logits_of_choices(self, rows: Sequence[Choices]) -> tuple[torch.Tensor, list[int]]:
+    def frozen_rows(self, row: Encoded | Choices) -> list[FrozenRow]:
+        return [row.prompt_ids]
+
+    def choice_logits(
+        self, rows: Sequence[Choices], below: FrozenBatch | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
         from transformers.modeling_outputs import BaseModelOutput
 
         prompts = [row.prompt_ids for row in rows]
         targets = [target for row in rows for target in row.targets]
         source = self._source(prompts, self._source_width(prompts))
         mask = source["attention_mask"]
-        states = self.network.get_encoder()(**source)
+        states = self.network.get_encoder()(**source).last_hidden_state if below is None else below.run(mask)
         each = torch.tensor([len(row.targets) for row in rows], device=self.device)
         labels = self._labels(targets)
         with self._head_at(labels != IGNORED):
             logits = self.network(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states.last_hidden_state.repeat_interleave(each, 0)),
+                encoder_outputs=BaseModelOutput(last_hidden_state=states.repeat_interleave(each, 0)),
                 attention_mask=mask.repeat_interleave(each, 0),
                 decoder_input_ids=self._decoder_inputs(targets),
                 use_cache=False,

@@ -4,7 +4,8 @@
     STATES/KEY/NAME.index      a fixed-size record for each: the row's hash, place, length and checksum
 
 KEY names the weights below the boundary and whatever else the bits depend on (FrozenPart.key); the hash is over a row's
-token ids, and so over text, prompt, tokenizer and limits. Each process appends to files of its own and reads all of
+token ids, and so over text, prompt, tokenizer and limits; where a causal model reads candidates behind their prompt,
+over theirs too, and over where each begins. Each process appends to files of its own and reads all of
 them: runs at the same time share what they make without waiting for each other. A record is written after its states
 and checked against them at each use: what a kill, a full disk or a bad sector leaves is computed again, never used.
 
@@ -30,9 +31,13 @@ import torch
 from tomtat.assets import cache_directory
 from tomtat.config import TrainSettings
 from tomtat.models import Encoded, SummarizerModel
-from tomtat.models.frozen import STORED, FrozenBatch, FrozenPart, frozen_part
+from tomtat.models.base import Choices
+from tomtat.models.frozen import STORED, FrozenBatch, FrozenPart, FrozenRow, frozen_part
+from tomtat.models.packing import PackedRow
 from tomtat.progress import Progress
 from tomtat.training.rows import SAMPLE, spread
+
+Rows = Sequence[Encoded] | Sequence[Choices]
 
 _BODY = struct.Struct("<32sQII")
 _RECORD = _BODY.size + 4
@@ -159,37 +164,44 @@ class FrozenStates:
         self.computed = 0
         """Rows computed so far."""
 
-    def of(self, rows: Sequence[Encoded]) -> FrozenBatch:
-        ids = [self.model.frozen_ids(row) for row in rows]
-        keys = [_hash(row) for row in ids]
+    def of(self, rows: Rows) -> FrozenBatch:
+        read = [one for row in rows for one in self.model.frozen_rows(row)]
+        keys = [_hash(row) for row in read]
         if self.files and any(key not in self.files for key in keys):
             self.files.refresh()
-        return FrozenBatch.of(self.part, [self._one(row, key) for row, key in zip(ids, keys, strict=True)])
+        return FrozenBatch.of(self.part, [self._one(row, key) for row, key in zip(read, keys, strict=True)])
 
-    def _one(self, ids: list[int], key: bytes) -> torch.Tensor:
+    def _one(self, row: FrozenRow, key: bytes) -> torch.Tensor:
         if self.files and (kept := self.files.get(key)) is not None:
             return kept
         self.computed += 1
-        states = self.part.states(ids).to(device="cpu", dtype=STORED)
+        states = self.part.states(row).to(device="cpu", dtype=STORED)
         if self.files:
             self.files.put(key, states)
         return states
 
 
-def _hash(ids: list[int]) -> bytes:
-    return sha256(np.array(ids, dtype=np.int32).tobytes()).digest()
+def _hash(row: FrozenRow) -> bytes:
+    if not isinstance(row, PackedRow):
+        return sha256(_bytes(row)).digest()
+    # One byte more than whole numbers have: what is packed is never taken for a longer row that is not.
+    return sha256(b"|".join([_bytes(row.ids), _bytes(row.pieces)])).digest()
+
+
+def _bytes(numbers: list[int]) -> bytes:
+    return np.array(numbers, dtype=np.int32).tobytes()
 
 
 def open_states(
-    model: SummarizerModel, parts: Sequence[Sequence[Encoded]], settings: TrainSettings, progress: Progress
+    model: SummarizerModel, parts: Sequence[Rows], settings: TrainSettings, progress: Progress
 ) -> FrozenStates | None:
     """The frozen part of a model that is about to train on rows, kept where that pays; None where nothing is frozen.
 
     Says what it will take, before anything is written.
     """
     part = frozen_part(model.network)
-    first = next((rows[0] for rows in parts if rows), None)
-    if part is None or first is None or not _runs_alike(model, part, first):
+    first_rows = [rows[0] for rows in parts if rows]
+    if part is None or not first_rows or not all(_runs_alike(model, part, row) for row in first_rows):
         return None
     wanted = settings.cache == "on" or (settings.cache == "auto" and settings.epochs > 1)
     files = _open_files(model, part, parts, settings, progress) if wanted else None
@@ -199,14 +211,14 @@ def open_states(
 
 
 @torch.inference_mode()
-def _runs_alike(model: SummarizerModel, part: FrozenPart, row: Encoded) -> bool:
+def _runs_alike(model: SummarizerModel, part: FrozenPart, row: Encoded | Choices) -> bool:
     """Whether this family really can be cut there: what is not known to fit is run whole."""
     was_training = model.network.training
     model.network.eval()
     try:
-        expected, _ = model.target_hidden([row])
-        states = part.states(model.frozen_ids(row)).cpu()
-        found, _ = model.target_hidden([row], FrozenBatch.of(part, [states]))
+        expected = _output(model, row)
+        states = [part.states(one).cpu() for one in model.frozen_rows(row)]
+        found = _output(model, row, FrozenBatch.of(part, states))
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError):
         return False
     finally:
@@ -214,21 +226,26 @@ def _runs_alike(model: SummarizerModel, part: FrozenPart, row: Encoded) -> bool:
     return bool((found - expected).float().norm() <= AGREES_WITHIN * expected.float().norm())
 
 
+def _output(model: SummarizerModel, row: Encoded | Choices, below: FrozenBatch | None = None) -> torch.Tensor:
+    if isinstance(row, Choices):
+        return model.choice_logits([row], below)[0]
+    return model.target_hidden([row], below)[0]
+
+
 def _open_files(
     model: SummarizerModel,
     part: FrozenPart,
-    parts: Sequence[Sequence[Encoded]],
+    parts: Sequence[Rows],
     settings: TrainSettings,
     progress: Progress,
 ) -> StateFiles | None:
     root = states_directory()
     budget = int(settings.cache_gigabytes * 1e9)
-    sample = [model.frozen_ids(rows[number]) for rows in parts for number in spread(len(rows), SAMPLE)]
-    bytes_of = {_hash(ids): len(ids) * part.width * STORED.itemsize for ids in sample}
-    count = sum(map(len, parts))
-    scale = count / len(sample)
-    size = int(scale * sum(bytes_of.values()))
-    what = f"frozen: {part}; what it says of {count:,} texts takes {in_words(size)}"
+    bytes_of: dict[bytes, float] = {}
+    for rows in parts:
+        bytes_of = _sizes(model, part, rows) | bytes_of
+    size = int(sum(bytes_of.values()))
+    what = f"frozen: {part}; what it says of {sum(map(len, parts)):,} texts takes {in_words(size)}"
     try:
         if size > budget:
             raise OSError(f"train.cache_gigabytes is {settings.cache_gigabytes:g}")
@@ -237,13 +254,20 @@ def _open_files(
         used = files.used_by(list(bytes_of))
         for path in used:
             os.utime(path)  # used last now
-        missing = int(scale * sum(size for key, size in bytes_of.items() if key not in files))
+        missing = int(sum(size for key, size in bytes_of.items() if key not in files))
         files.room = make_room(root, used, missing, budget)
     except OSError as error:
         progress.note(f"{what}: computed anew in each epoch, because {error.strerror or error}")
         return None
     progress.note(f"{what}, kept in {files.folder} (train.cache)")
     return files
+
+
+def _sizes(model: SummarizerModel, part: FrozenPart, rows: Rows) -> dict[bytes, float]:
+    """Bytes that rows take, by their hashes; of many rows, those of a sample, each for all that it stands for."""
+    sample = spread(len(rows), SAMPLE)
+    read = [one for number in sample for one in model.frozen_rows(rows[number])]
+    return {_hash(row): len(rows) / len(sample) * len(row) * part.width * STORED.itemsize for row in read}
 
 
 def states_directory() -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from tomtat.config import CalibrateSettings
 from tomtat.models import Encoded, SummarizerModel
 from tomtat.models.base import Choices
-from tomtat.training.cache import FrozenStates
+from tomtat.models.devices import to_device
+from tomtat.training.cache import FrozenStates, Rows
 from tomtat.training.rows import Lengths, rough_lengths
 
 
@@ -22,10 +24,18 @@ class TrainingData:
     candidates: list[list[list[int]]]
     """Target ids of each training row's candidates, the best first; no list at all where references are learned."""
 
+    @cached_property
+    def choices(self) -> list[Choices]:
+        """Each training row's reference and candidates, in this order."""
+        return [
+            Choices(row.prompt_ids, [row.target_ids, *candidates])
+            for row, candidates in zip(self.train, self.candidates, strict=True)
+        ]
+
     @property
-    def seen_each_epoch(self) -> list[Sequence[Encoded]]:
-        """Rows whose cross entropy is asked for again and again."""
-        return [self.validation] if self.candidates else [self.train, self.validation]
+    def seen_each_epoch(self) -> list[Rows]:
+        """What the network reads again and again."""
+        return [self.choices if self.candidates else self.train, self.validation]
 
 
 class Objective(Protocol):
@@ -45,7 +55,9 @@ class Objective(Protocol):
 def objective_for(
     model: SummarizerModel, data: TrainingData, settings: CalibrateSettings, frozen: FrozenStates | None = None
 ) -> Objective:
-    return RankCandidates(model, data, settings) if data.candidates else CrossEntropy(model, data.train, frozen)
+    if data.candidates:
+        return RankCandidates(model, data, settings, frozen)
+    return CrossEntropy(model, data.train, frozen)
 
 
 READ_SHARE = 1 / 8
@@ -77,13 +89,18 @@ class CrossEntropy:
 class RankCandidates:
     """Mean over rows of the rank loss, plus the reference's weighted cross entropy per token."""
 
-    def __init__(self, model: SummarizerModel, data: TrainingData, settings: CalibrateSettings) -> None:
+    def __init__(
+        self,
+        model: SummarizerModel,
+        data: TrainingData,
+        settings: CalibrateSettings,
+        frozen: FrozenStates | None = None,
+    ) -> None:
         self.model = model
         self.settings = settings
-        self.rows = [
-            Choices(row.prompt_ids, [row.target_ids, *candidates])
-            for row, candidates in zip(data.train, data.candidates, strict=True)
-        ]
+        self.frozen = frozen
+        self.rows = data.choices
+        # A source that a frozen encoder has read counts in full here: decoders of all targets look at it.
         self.lengths: Sequence[int] = [len(row) for row in self.rows]
         self.rough_lengths: Sequence[int] = self.lengths
 
@@ -92,10 +109,11 @@ class RankCandidates:
 
     def loss_sum(self, rows: Sequence[int]) -> torch.Tensor:
         chosen = [self.rows[row] for row in rows]
-        return torch.stack([self._loss(*pair) for pair in zip(chosen, self.model.log_probs(chosen), strict=True)]).sum()
+        found = self.model.log_probs(chosen, self.frozen.of(chosen) if self.frozen else None)
+        return torch.stack([self._loss(*pair) for pair in zip(chosen, found, strict=True)]).sum()
 
     def _loss(self, row: Choices, log_probs: torch.Tensor) -> torch.Tensor:
-        tokens = torch.tensor([len(target) for target in row.targets], device=log_probs.device)
+        tokens = to_device(torch.tensor([len(target) for target in row.targets]), log_probs.device)
         cross_entropy = -log_probs[0] / tokens[0]
         normalised = log_probs[1:] / tokens[1:] ** self.settings.length_penalty
         return rank_loss(normalised, self.settings.margin) + self.settings.reference_weight * cross_entropy
