@@ -13,7 +13,7 @@ import torch
 import tomtat
 from conftest import rows, small_settings, write_jsonl
 from tomtat.batching import micro_batches
-from tomtat.errors import Interrupted, ModelError, RunError, TomtatError
+from tomtat.errors import ConfigError, Interrupted, ModelError, RunError, TomtatError
 from tomtat.progress import Progress
 from tomtat.training import resume
 from tomtat.training.batches import epoch_batches
@@ -379,6 +379,16 @@ def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(tiny_llama: Path, da
     unbroken, killed = (tomtat.RunFolder.open(tmp_path / name) for name in ("unbroken", "killed"))
     assert adapter(killed) == adapter(unbroken)
     assert without_times(killed.metrics()) == without_times(unbroken.metrics())
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_a_launch_that_wants_the_model_in_parts_is_refused(
+    way: str, tiny_t5: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(ConfigError, match="each process holds the whole model"):
+        tomtat.finetune(settings=small_settings(tiny_t5, data), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 Nothing is written before config, data and model have been loaded and found good.
 """
 
+import os
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +47,14 @@ from tomtat.training.loop import Trainer
 from tomtat.training.objectives import TrainingData
 from tomtat.training.rows import SAMPLE, LazyRows, spread
 from tomtat.types import Example
+
+SHARDED = {
+    "FSDP": "FSDP",
+    "DEEPSPEED": "DeepSpeed",
+    "MEGATRON_LM": "Megatron-LM",
+    "PARALLELISM_CONFIG": "a parallelism",
+}
+"""Ways of cutting a model into parts, by the end of the variable in which Accelerate hands them on."""
 
 
 def finetune(
@@ -207,6 +216,7 @@ def _accelerator(config: RunConfig, path: Path) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
+    _require_whole_models()
     try:
         # Mixed precision is ours (models/precision.py): Accelerate is here for processes, devices and trackers.
         return Accelerator(
@@ -221,6 +231,16 @@ def _accelerator(config: RunConfig, path: Path) -> Any:
             f"train.trackers = {config.train.trackers}: {' '.join(str(error).split())} "
             "Trackers are packages of their own; for TensorBoard: pip install 'tomtat[tensorboard]'."
         ) from None
+
+
+def _require_whole_models() -> None:
+    """Accelerate says in the environment what it was launched with; passed over, it would be believed to be at work."""
+    for way, name in SHARDED.items():
+        if os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true":
+            raise ConfigError(
+                f"accelerate launch asks for {name}, which tomtat does not do: each process holds the whole model, and "
+                "only what is trained is summed over them. Launch without it (`accelerate config`, or --multi_gpu)."
+            )
 
 
 def _load_examples(config: RunConfig) -> tuple[dict[str, list[Example]], list[Reject]]:
