@@ -67,6 +67,8 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "a text with NUL bytes": (lambda folder: ["summarize", "x", file("a.txt", b"\0\0abc\0")(folder)], "NUL bytes. Is it a text?\n"),
     "a language that is not told apart": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--language", "fr"], "--language fr: summaries are told apart by their letters only. Choose en, ja,"),
     "a language without candidates": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--language", "vi", "--decode", "greedy"], "Take --decode mbr"),
+    "candidates of which one is written": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--candidates", 4, "--decode", "sample"], "--candidates draws several, and --decode sample writes one. Take --decode mbr"),
+    "an export into a file": (lambda folder: ["export", run_without_model(folder), "--to", "merged", "--out", file("a.txt", b"text")(folder) / "b" / "c"], "lies below a file, not in a folder"),
     "an unknown --format": (lambda folder: ["summarize", "x", "-", "--format", "xls"], "choose auto, text, jsonl, json, csv or parquet"),
     "a bad row to summarize": (lambda folder: ["summarize", "x", file("a.jsonl", b'{"id": "1"}')(folder)], "no field with the text"),
     "a place for summaries that is not there": (lambda folder: ["summarize", "x", file("a.txt", b"text")(folder), "--out", folder / "no" / "x"], "is no folder"),
@@ -75,6 +77,13 @@ CASES: dict[str, tuple[Prepare, str]] = {
     "--evaluate without test data": (lambda folder: ["train", "--train", file("a.jsonl", GOOD)(folder), "--evaluate"], "needs test data"),
     "params of nothing": (lambda folder: ["params", folder / "no.toml"], "There is no recipe"),
 }  # fmt: skip
+
+
+def run_without_model(folder: Path) -> Path:
+    trained = folder / "trained"
+    trained.mkdir()
+    (trained / "tomtat.json").write_text("{}")
+    return trained
 
 
 def damaged_model(folder: Path) -> Path:

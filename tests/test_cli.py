@@ -189,6 +189,19 @@ def test_an_interrupted_command_ends_with_130_and_says_how_to_go_on(
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize("name", ["a.txt", "in.jsonl"])
+def test_ctrl_c_without_a_file_to_go_on_with_says_stopped(
+    tomtat: Callable[..., Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tomtat.Summarizer.generate", interrupted)
+    write_jsonl(tmp_path / name, rows(2))
+    result = tomtat("summarize", run, tmp_path / name, "--device", "cpu")
+    assert (result.code, result.out, result.err.splitlines()[-1]) == (130, "", "Stopped.")
+
+
 def test_help_and_import_do_not_load_torch():
     code = "import sys, tomtat, tomtat.cli; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

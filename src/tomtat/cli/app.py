@@ -107,9 +107,11 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except TomtatError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        error_console.print("Stopped.", style="yellow")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # Typer makes a bare exit code of Ctrl-C.
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            error_console.print("Stopped.", style="yellow")
+        raise
     except Exception as error:
         if (told := _refused(error)) is None:
             raise

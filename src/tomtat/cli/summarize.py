@@ -109,7 +109,7 @@ def summarize_command(
         "language": language,
         "long_inputs": "truncate" if truncate else None,
     }
-    generate = _with_candidates_for_language(generate_overrides(overrides) | given(asked))
+    generate = _with_candidates(generate_overrides(overrides) | given(asked))
     settings = SummarizerSettings(model, device, base, engine, generate)
     options = DataOptions(
         source_field or _source_field(model),
@@ -143,22 +143,23 @@ def _cluster(ray: bool, address: str | None, workers: int | None, out: Path | No
     return Cluster(address, workers)
 
 
-def _with_candidates_for_language(generate: Generate) -> Generate:
+def _with_candidates(generate: Generate) -> Generate:
     """A language is found among candidates, so asking for one asks for them. ConfigError where that can't be done."""
     from tomtat.errors import ConfigError
     from tomtat.text.language import LANGUAGES
 
-    language = generate.get("language")
-    if language is None:
+    if not {"language", "candidates"} & set(generate):
         return generate
-    if language not in LANGUAGES:
+    language = generate.get("language")
+    if language not in (None, *LANGUAGES):
         raise ConfigError(
             f"--language {language}: summaries are told apart by their letters only. Choose {', '.join(LANGUAGES)}; "
             "en is every language in plain Latin letters."
         )
     decode = generate.get("decode", "mbr")
     if decode != "mbr":
-        raise ConfigError(f"--language chooses among candidates, and --decode {decode} writes one. Take --decode mbr.")
+        asked = "--candidates draws several" if language is None else "--language chooses among candidates"
+        raise ConfigError(f"{asked}, and --decode {decode} writes one. Take --decode mbr.")
     return {**generate, "decode": decode}
 
 

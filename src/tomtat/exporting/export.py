@@ -157,7 +157,10 @@ def export(
     if path.exists():
         raise ModelError(f"{path} exists already. Remove it, or choose another place with --out.")
     require_no_outside_links(trained)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ModelError(f"{path} lies below a file, not in a folder. Choose another place with --out.") from None
     with replace_folder(path) as new:
         # All that is in between lies inside `new` too, so that a kill leaves nothing that the next export won't remove.
         made = new / "made"
