@@ -123,6 +123,9 @@ def test_what_the_limit_or_rounding_did_to_a_summary_is_told(
     one = tomtat("summarize", run, tmp_path / "a.txt", "--device", "cpu")
     three = tomtat("summarize", run, write_jsonl(tmp_path / "in.jsonl", rows(3)), "--device", "cpu")
 
+    whole = ("--set", "generate.whole_sentences=true")
+    assert "drops a half sentence" not in tomtat("summarize", run, tmp_path / "a.txt", *whole, "--device", "cpu").err
+    assert "drops a half sentence" not in tomtat("summarize", run, tmp_path / "in.jsonl", *whole, "--device", "cpu").err
     assert (one.code, one.out) == (0, summary.text + "\n")
     for found, expected in (
         (one.err.splitlines(), of_one),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tomtat.types import Source as Text
 
 REJECTS_TOLD = 10
-CUT_ADVICE = ": --max-new-tokens N allows more, --set generate.whole_sentences=true drops a half sentence."
 FORMATS = ("auto", "text", "jsonl", "json", "csv", "parquet")
 
 
@@ -128,7 +127,7 @@ def summarize_command(
             report = summarize_documents(
                 settings, documents, out, overwrite=overwrite, cluster=cluster, progress=progress
             )
-            _tell(report, out, progress)
+            _tell(report, out, bool(generate.get("whole_sentences")), progress)
 
 
 def _cluster(ray: bool, address: str | None, workers: int | None, out: Path | None) -> "Cluster | None":
@@ -193,7 +192,7 @@ def _look_over(source: "Source", options: "DataOptions", progress: TerminalProgr
     return documents
 
 
-def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) -> None:
+def _tell(report: "BulkReport", out: Path | None, has_whole_sentences: bool, progress: TerminalProgress) -> None:
     from tomtat.bulk import rejects_path
 
     if out and report.rows == report.rows_before:
@@ -208,8 +207,13 @@ def _tell(report: "BulkReport", out: Path | None, progress: TerminalProgress) ->
         progress.note(f"{what} longer than the model's input limit and read whole, in pieces.")
     if report.at_limit:
         what = "1 summary was" if report.at_limit == 1 else f"{report.at_limit:,} summaries were"
-        progress.note(f"{what} ended by the token limit{CUT_ADVICE}")
+        progress.note(f"{what} ended by the token limit: {_cut_advice(has_whole_sentences)}.")
     _tell_near_ties(report.near_ties, progress)
+
+
+def _cut_advice(has_whole_sentences: bool) -> str:
+    more = "--max-new-tokens N allows more"
+    return more if has_whole_sentences else f"{more}, --set generate.whole_sentences=true drops a half sentence"
 
 
 def _tell_near_ties(count: int, progress: TerminalProgress) -> None:
@@ -230,7 +234,8 @@ def _summarize_text(settings: "SummarizerSettings", text: "Text", out: Path | No
     elif summary.pieces > 1:
         progress.note(f"The text is longer than {limit} tokens: it was read whole, in {summary.pieces} pieces.")
     if summary.finish_reason == "length":
-        progress.note(f"The summary was ended by the limit of {summarizer.decoding.max_new_tokens} tokens{CUT_ADVICE}")
+        limit, advice = summarizer.decoding.max_new_tokens, _cut_advice(summarizer.limits.whole_sentences)
+        progress.note(f"The summary was ended by the limit of {limit} tokens: {advice}.")
     _tell_near_ties(summary.near_ties, progress)
     wanted = summarizer.limits.language
     if wanted and language_of([summary.text]) != wanted:
