@@ -14,6 +14,7 @@ from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError, DataError, ModelError
 from tomtat.models import Decoding, SummarizerModel, load_base, load_trained
 from tomtat.models.adapters import prepare_training
+from tomtat.models.base import Choices
 from tomtat.models.frozen import FrozenBatch, frozen_part
 from tomtat.models.merging import save_merged
 from tomtat.models.parameters import count_parameters
@@ -147,6 +148,9 @@ def test_states_of_a_frozen_part_give_the_same_loss(family: str, folders: dict[s
     if part is not None:
         below = FrozenBatch.of(part, [part.states(model.frozen_ids(row)) for row in encoded])
         assert model.loss_sum(encoded, below).item() == pytest.approx(model.loss_sum(encoded).item(), rel=1e-4)
+        choices = [Choices(row.prompt_ids, [row.target_ids, model.target("Nina is ill.")]) for row in encoded]
+        below = FrozenBatch.of(part, [part.states(one) for row in choices for one in model.frozen_rows(row)])
+        torch.testing.assert_close(torch.cat(model.log_probs(choices, below)), torch.cat(model.log_probs(choices)))
 
 
 # --- words for parts of a network
