@@ -224,7 +224,7 @@ class SummarizerModel(ABC):
         """Read the prompts; what was computed before under the same weights is not computed again."""
 
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
-        """By Transformers: beams, and families without lanes. One list per row, with each candidate asked for."""
+        """By Transformers: families without lanes, and what lanes are held against. One list per row, with each candidate asked for."""
         each = decoding.candidates
         if each > 1 and decoding.temperature > 0:
             # As lanes have it, the first of those drawn is the greedy one.
