@@ -1,5 +1,6 @@
 """Engines: what they write is what Transformers writes, in any company."""
 
+import copy
 import json
 import threading
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tomtat.engines import LiveEngine, TorchEngine
 from tomtat.engines import probe as probe_module
 from tomtat.engines.opening import Place
 from tomtat.engines.probe import Tried, fastest
-from tomtat.engines.torch_engine import Flight, Job
+from tomtat.engines.torch_engine import Flight, Job, read_together
 from tomtat.errors import ConfigError, RunError
 from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
 from tomtat.models.cache import GrowingLayer
@@ -111,6 +112,19 @@ def test_beams_fly_beside_others_and_let_each_be(tiny_model: Path):
         if job.decoding.num_beams > 1:
             (by_transformers,) = model.generate([job.row], job.decoding)
             assert [one.text for one in job.generations] == [one.text for one in by_transformers]
+
+
+def test_prompts_of_like_length_are_read_together():
+    def job(length: int, decoding: Decoding = GREEDY) -> Job:
+        return Job(Encoded([1] * length, []), decoding)
+
+    def lengths(*jobs: Job) -> list[list[int]]:
+        return [[len(one.row.prompt_ids) for one in batch] for batch in read_together(jobs)]
+
+    assert lengths(job(90), job(100), job(400), job(350)) == [[400, 350], [100, 90]]
+    assert lengths(*[job(30)] * 5, job(70)) == [[70, 30, 30, 30, 30, 30]], "so few tokens are read as they come"
+    assert lengths(job(300), job(200), job(100)) == [[300, 200], [100]]
+    assert lengths(job(100, BEAMS), job(100), job(100, SAMPLED), job(100)) == [[100, 100], [100, 100]]
 
 
 def test_candidates_do_not_depend_on_their_company(tiny_model: Path):
@@ -294,6 +308,19 @@ def test_packed_layers_are_exact_and_follow_their_weights():
     torch.testing.assert_close(network(inputs), again, rtol=1e-4, atol=1e-4)
     assert set(network.state_dict()) == {"0.weight", "0.bias", "2.weight"}
     assert pays_here() in (True, False)
+    assert pays_here(torch.bfloat16) in (True, False)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bf16")
+def test_packed_layers_are_the_same_in_bf16():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.ReLU(), torch.nn.Linear(96, 24, bias=False))
+    network = network.to(torch.bfloat16)
+    for tokens in (1, 7, 300):
+        inputs = torch.randn(tokens, 48, dtype=torch.bfloat16)
+        plain = network(inputs)
+        pack(packed := copy.deepcopy(network))
+        torch.testing.assert_close(packed(inputs), plain)
 
 
 def test_a_quantized_network_has_no_wide_layer_left(tiny_model: Path):
@@ -320,7 +347,7 @@ def two_runs(tiny_model: Path, data: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_adapters_are_swapped_by_name_without_a_trace(
     two_runs: tuple[Path, Path], is_packed: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("tomtat.models.packed.pays_here", lambda: is_packed)
+    monkeypatch.setattr("tomtat.models.packed.pays_here", lambda _dtype: is_packed)
     first, second = two_runs
     texts = [f"#Person1#: can we meet at {n}?" for n in range(6)]
     alone = [[s.text for s in Summarizer.load(path).generate(texts)] for path in two_runs]

@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from test_frozen_cache import encoded, prepared, tiny_bart  # noqa: F401
 from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSettings
@@ -95,6 +98,48 @@ def test_in_bf16_a_network_says_nearly_the_same_with_quick_attention(name: str, 
     assert quick == pytest.approx(usual, rel=5e-3)
     assert quick != usual or name == "tiny_t5"
     assert model.loss_sum(rows).item() == usual
+
+
+@pytest.mark.parametrize("heads", [(6, 6), (6, 2)], ids=["own-keys", "shared-keys"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_one_token_looks_back_as_transformers_has_it(
+    heads: tuple[int, int], dtype: torch.dtype, with_mask: bool, with_bias: bool
+):
+    torch.manual_seed(0)
+    module = SimpleNamespace(num_key_value_groups=heads[0] // heads[1], is_causal=True, training=False)
+    query = torch.randn(3, heads[0], 1, 16).to(dtype)
+    key, value = (torch.randn(3, heads[1], 40, 16).to(dtype) for _ in range(2))
+    mask = torch.ones(3, 1, 1, 40, dtype=torch.bool)
+    mask[1, ..., :7] = False
+    options = {"scaling": 0.3}
+    if with_bias:
+        options["position_bias"] = torch.randn(1, heads[0], 1, 40).to(dtype)
+    arguments = (module, query, key, value, mask if with_mask else None)
+
+    with torch.inference_mode():
+        usual, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](*arguments, **options)
+        with quick_attention():
+            quick, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](*arguments, **options)
+
+    assert quick.dtype == dtype
+    assert quick.shape == usual.shape
+    torch.testing.assert_close(quick, usual, **({"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}))
+
+
+def test_quick_attention_goes_when_the_last_one_leaves_it():
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    with quick_attention():
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: _within_for_a_moment(), range(200)))
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not usual
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is usual
+
+
+def _within_for_a_moment() -> None:
+    with quick_attention():
+        pass
 
 
 def loss_and_gradients(model: SummarizerModel, rows: list[Encoded]) -> tuple[float, list[torch.Tensor]]:

@@ -6,8 +6,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from tomtat.assets import cache_directory
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.engines.base import Engine
@@ -126,7 +124,7 @@ def place_of(path: str, device: str = "auto", precision: str | None = None, base
 def make_engine(engine: str, where: Place) -> Engine:
     if engine == "torch":
         model = where.load()
-        if model.device.type == "cpu" and model.dtype == torch.float32 and packed.pays_here():
+        if model.device.type == "cpu" and packed.pays_here(model.dtype):
             packed.pack(model.network)
         return TorchEngine(model, where.batch_tokens)
     if engine == "torch-int8":

@@ -8,6 +8,7 @@ import torch
 from tomtat.batching import micro_batches
 from tomtat.engines.base import Engine
 from tomtat.models import Decoding, Encoded, SummarizerModel
+from tomtat.models.attention import quick_attention
 from tomtat.models.beams import Beams
 from tomtat.models.decoding import Lane, choose, without_repeats
 from tomtat.models.lanes import Lanes, Remembered, order_of
@@ -17,6 +18,12 @@ JOIN_FROM = 0.25
 """Share of the token budget that must be free before new rows join: read one by one they would cost more."""
 
 REMEMBERED_ADAPTERS = 8
+
+ALIKE = 0.8
+"""Share of the longest prompt of a batch that the shortest has at least, where there are enough."""
+
+READ_FROM = 512
+"""Tokens, padding among them, from which a batch of prompts is large enough."""
 
 
 class TorchEngine(Engine):
@@ -111,6 +118,23 @@ class Job:
         self._found = dict(enumerate(generations))
 
 
+def read_together(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Batches of jobs with as many lanes each, whose prompts are of like length: padding is read like any other token.
+
+    One of `READ_FROM` tokens takes the processor's whole rate; more at once are no faster.
+    """
+    batches: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda job: (job.decoding.lanes, -len(job.row.prompt_ids))):
+        batch = batches[-1] if batches else []
+        if batch and batch[0].decoding.lanes == job.decoding.lanes:
+            widest = len(batch[0].row.prompt_ids)
+            if len(job.row.prompt_ids) >= ALIKE * widest or widest * len(batch) < READ_FROM:
+                batch.append(job)
+                continue
+        batches.append([job])
+    return batches
+
+
 class Flight:
     """Jobs that are decoded together, token by token; others join between two tokens, done ones leave."""
 
@@ -152,6 +176,10 @@ class Flight:
     @torch.inference_mode()
     def step(self) -> list[Job]:
         """One token in each lane; the jobs that are done with it."""
+        with quick_attention():
+            return self._step()
+
+    def _step(self) -> list[Job]:
         if self._new:
             self._start()
         assert self._network is not None
@@ -199,9 +227,9 @@ class Flight:
         return lane.ids[-1] in self.ends or len(lane.ids) == lane.decoding.max_new_tokens
 
     def _start(self) -> None:
-        """Jobs with as many lanes each are read in one batch."""
-        for count in sorted({job.decoding.lanes for job in self._new}):
-            jobs = [job for job in self._new if job.decoding.lanes == count]
+        batches = read_together(self._new)
+        for jobs in batches:
+            count = jobs[0].decoding.lanes
             started = self.model.start([job.row for job in jobs], self.engine.remembered)
             if count > 1:
                 started.repeat(count)
@@ -212,10 +240,8 @@ class Flight:
             self.lanes += [Lane(job.row.prompt_ids, job.decoding, copy) for job in jobs for copy in range(count)]
             for job in jobs:
                 job.beams = Beams(job.decoding, self.ends) if job.decoding.num_beams > 1 else None
-        ordered = sorted(self._new, key=lambda job: job.decoding.lanes)
-        self.jobs[len(self.jobs) - sum(job.decoding.lanes for job in ordered) :] = [
-            job for job in ordered for _ in range(job.decoding.lanes)
-        ]
+        joined = [job for jobs in batches for job in jobs for _ in range(job.decoding.lanes)]
+        self.jobs[len(self.jobs) - len(joined) :] = joined
         self._new = []
 
     def _land(self, is_over: list[bool]) -> list[Job]:

@@ -1,15 +1,18 @@
-"""Attention by batched matrix products, for training in bf16 on a CPU.
+"""Attention on a CPU: by batched matrix products in bf16, and the quick way for a single token.
 
 Torch's flash attention multiplies in fp32 there, in blocks. Whole products in bf16, which oneDNN makes with
-AVX512-BF16 or AMX, take a quarter of the time at the lengths of summarization (LOG.md). The price is memory: the
-weights of attention are held whole, for the backward pass too where they are few (`HELD`).
+AVX512-BF16 or AMX, take a quarter of the time in training and half of it in reading prompts, at the lengths of
+summarization (LOG.md). The price is memory: the weights of attention are held whole, for the backward pass too where
+they are few (`HELD`).
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from tomtat.models.dropout import kept_by_dropout
 
@@ -21,36 +24,90 @@ AT_ONCE = 64
 and what is lies in the processor's cache."""
 
 
+_lock = threading.Lock()
+_within = 0
+"""How many are within `quick_attention`, in all threads."""
+
+
 @contextmanager
 def quick_attention() -> Iterator[None]:
-    """Within, networks with SDPA use this instead where it pays. For all networks of the process."""
+    """Within, networks with SDPA use this instead where it pays. For all networks and threads of the process."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
-
-    def forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
-        if _pays(query, key, attention_mask, options):
-            return _attend(module, query, key, value, attention_mask, **options), None
-        return usual(module, query, key, value, attention_mask, **options)
-
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = forward
+    global _within
+    with _lock:
+        if _within == 0:
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = _forward
+        _within += 1
     try:
         yield
     finally:
-        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+        with _lock:
+            _within -= 1
+            if _within == 0:
+                del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
-def _pays(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:
+def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if _is_plain(query, key, attention_mask, options):
+        if query.shape[2] > 1 and query.dtype == torch.bfloat16:
+            return _attend(module, query, key, value, attention_mask, **options), None
+        if query.shape[2] == 1 and _pays_for_one(query, key, attention_mask, options):
+            return _look_back(query, key, value, attention_mask, **options), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+def _is_plain(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:
     constants = [part for part in (mask, options.get("position_bias")) if part is not None]
     return (
         query.device.type == "cpu"
-        and query.dtype == key.dtype == torch.bfloat16
-        and query.shape[2] > 1
+        and query.dtype == key.dtype
         and query.shape[3] == key.shape[3]
         and options.get("softcap") is None
         and options.get("cache") is None
         and not any(part.requires_grad for part in constants)
     )
+
+
+def _pays_for_one(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:
+    """Transformers packs heads that share keys only where there is a mask, and MKL's products of one row in bf16 are
+    several times slower than those in fp32."""
+    if torch.is_grad_enabled() or options.get("dropout"):
+        return False
+    if query.shape[1] > key.shape[1]:
+        return mask is None and options.get("position_bias") is None
+    return query.dtype == torch.bfloat16
+
+
+def _look_back(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+    position_bias: torch.Tensor | None = None,
+    **_: Any,
+) -> torch.Tensor:
+    """(rows, 1, heads, width): a token of each row looks at all keys. Heads that share keys stand below each other."""
+    rows, heads, _one, width = query.shape
+    groups, dtype = key.shape[1], query.dtype
+    query = query.reshape(rows, groups, heads // groups, width)
+    if groups == heads:
+        query, key, value = query.float(), key.float(), value.float()
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=_in_one(mask, position_bias), scale=scaling)
+    return output.to(dtype).reshape(rows, 1, heads, width)
+
+
+def _in_one(mask: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """A mask, boolean or to be added, and a bias, in fp32 where there is something to add."""
+    if mask is not None and mask.dtype == torch.bool:
+        return mask if bias is None else bias.float().masked_fill(~mask, torch.finfo(torch.float32).min)
+    parts = [part.float() for part in (mask, bias) if part is not None]
+    if len(parts) == 2:
+        return parts[0] + parts[1]
+    return parts[0] if parts else None
 
 
 def _attend(

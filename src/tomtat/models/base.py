@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from tomtat.errors import RunError
+from tomtat.models.attention import quick_attention
 from tomtat.models.decoding import Decoding
 from tomtat.models.devices import to_device
 from tomtat.models.families import positions_of
@@ -224,7 +225,7 @@ class SummarizerModel(ABC):
         """Read the prompts; what was computed before under the same weights is not computed again."""
 
     def generate(self, rows: Sequence[Encoded], decoding: Decoding) -> list[list[Generation]]:
-        """By Transformers: families without lanes, and what lanes are held against. One list per row, with each candidate asked for."""
+        """By Transformers: families without lanes, and what lanes are held against. A list per row: its candidates."""
         each = decoding.candidates
         if each > 1 and decoding.temperature > 0:
             # As lanes have it, the first of those drawn is the greedy one.
@@ -247,7 +248,7 @@ class SummarizerModel(ABC):
         inputs, skip = self._generation_inputs(rows)
         processors = [NoRepeatedNgrams(decoding.no_repeat_ngram, skip)] if decoding.no_repeat_ngram else []
         config = self._generation_config(decoding)
-        with torch.random.fork_rng(devices=[]), self._generating_by(config):
+        with torch.random.fork_rng(devices=[]), self._generating_by(config), quick_attention():
             torch.manual_seed(decoding.seed)
             output = self.network.generate(**inputs, generation_config=config, logits_processor=processors)
         return [sequence[skip:].tolist() for sequence in output]
