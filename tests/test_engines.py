@@ -114,6 +114,30 @@ def test_beams_fly_beside_others_and_let_each_be(tiny_model: Path):
             assert [one.text for one in job.generations] == [one.text for one in by_transformers]
 
 
+def test_a_long_flight_lets_go_of_what_nobody_looks_at(tiny_model: Path):
+    """Each token is a column; without an end to them a long list would become slower and slower."""
+    model = lively(tiny_model)
+    rows = encoded(model, 60)
+    ways = [Decoding(3 + 5 * (number % 7)) for number in range(60)]  # so that never all of them end together
+    flight, waiting, done, widths = Flight(TorchEngine(model, 600)), list(range(60)), {}, []
+    while waiting or flight.jobs:
+        while waiting and flight.has_room(rows[waiting[0]], ways[waiting[0]]):
+            row = waiting.pop(0)
+            flight.add(Job(rows[row], ways[row], row))
+        done |= {job.number: job.generations for job in flight.step()}
+        network = flight._network
+        assert network is not None
+        sources = network._source_mask if model.is_encoder_decoder else network._mask
+        widths.append(max(network._mask.shape[1], sources.shape[1]))
+
+    longest = max(len(row.prompt_ids) for row in rows) + 33
+    assert len(widths) > 1.5 * longest, "long enough that it would have grown"
+    assert max(widths) <= longest + 64
+    assert [done[number] for number in range(60)] == [
+        model.generate([row], way)[0] for row, way in zip(rows, ways, strict=True)
+    ]
+
+
 def test_prompts_of_like_length_are_read_together():
     def job(length: int, decoding: Decoding = GREEDY) -> Job:
         return Job(Encoded([1] * length, []), decoding)

@@ -51,6 +51,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._room = [room[: len(order)] for room in self._room]
         self._hold(length)
 
+    def trim(self, first: int, last: int) -> None:
+        """Only the positions from `first` up to before `last` are left. Their memory goes when the layer next grows."""
+        self._room = [room[:, :, first:] for room in self._room]
+        self._hold(last - first)
+
     def branch(self, sources: list[int], recent: int) -> None:
         """Lane n goes on from lane `sources[n]`, which differs from it in the last `recent` positions at most."""
         end = self.get_seq_length()

@@ -77,6 +77,16 @@ def order_of(alive: list[int]) -> list[int]:
     return [lane if lane in staying else next(behind) for lane in range(count)]
 
 
+TRIMMED_FROM = 32
+"""Columns that no lane sees any longer, from which on they are worth being dropped."""
+
+
+def seen_columns(mask: torch.Tensor) -> tuple[int, int]:
+    """First column of a mask (lanes, columns) that any lane sees, and the one after the last."""
+    seen = mask.any(0).nonzero()
+    return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
+
+
 class CausalLanes(Lanes):
     """Columns are the shared front, then padding, then the prompt's own tokens and the new ones."""
 
@@ -124,6 +134,15 @@ class CausalLanes(Lanes):
         self.logits, self._mask, self._positions = (p[index] for p in (self.logits, self._mask, self._positions))
         for layer in self._cache.layers:
             layer.keep(order)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let go of columns of lanes that left: in a long flight there would be ever more."""
+        first, last = seen_columns(self._mask)
+        if first >= TRIMMED_FROM:
+            self._mask = self._mask[:, first:]
+            for layer in self._cache.layers:
+                layer.trim(first, last)
 
     def branch(self, sources: list[int], recent: int) -> None:
         for layer in self._cache.layers:
@@ -183,6 +202,20 @@ class Seq2SeqLanes(Lanes):
         for own, cross in self._layers:
             own.keep(order)
             cross.keep(order)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let go of columns of lanes that left, of the decoder's on the left and of the source's on the right."""
+        first, end = seen_columns(self._mask)
+        if first >= TRIMMED_FROM:
+            self._mask = self._mask[:, first:]
+            for own, _ in self._layers:
+                own.trim(first, end)
+        _, last = seen_columns(self._source_mask)
+        if self._source_mask.shape[1] - last >= TRIMMED_FROM:
+            self._source_mask, self._states = self._source_mask[:, :last], self._states[:, :last]
+            for _, cross in self._layers:
+                cross.trim(0, last)
 
     def branch(self, sources: list[int], recent: int) -> None:
         for own, _ in self._layers:
