@@ -6,7 +6,7 @@ import pytest
 
 import tomtat
 from conftest import rows, write_jsonl
-from tomtat.errors import DataError, RunError
+from tomtat.errors import ConfigError, DataError, RunError
 from tomtat.evaluation import lead3
 from tomtat.evaluation.evaluate import _folder_name
 from tomtat.summarizer import Summarizer
@@ -115,3 +115,34 @@ def test_lead_3_takes_sentences_of_articles_and_turns_of_chats():
     assert lead3(dialogue) == dialogue.rpartition("\n")[0]
     messages = (Message("system", "be kind"), *(Message("user", f"turn {n}", name="Al") for n in range(4)))
     assert lead3(messages) == "Al: turn 0\nAl: turn 1\nAl: turn 2"
+
+
+@pytest.mark.parametrize("engine", ["torch-int8", "ctranslate2"])
+def test_another_engine_is_scored_beside_torch(run: tomtat.RunFolder, engine: str):
+    """What 8 bits cost is the difference, with its verdict; the run's own evaluation stays."""
+    if engine == "ctranslate2":
+        pytest.importorskip("ctranslate2")
+    own = tomtat.evaluate(run, leakage=False)
+    before = (run.path / "scores.json").read_bytes()
+
+    found = tomtat.evaluate(run, engine=engine, leakage=False, settings={"evaluate.metrics": ["rouge"]})
+
+    assert found.path == run.path / "evaluations" / engine
+    assert found.settings["engine"].startswith(engine)
+    assert "untuned" not in found.systems
+    assert list(found.comparisons) == ["exact", "lead-3"]
+    assert found.predictions["exact"] == own.predictions["tuned"]
+    assert (run.path / "scores.json").read_bytes() == before
+    assert (found.path / "predictions.exact.jsonl").is_file()
+
+
+def test_other_ways_of_generating_are_scored_in_a_folder_of_their_own(run: tomtat.RunFolder):
+    found = tomtat.evaluate(
+        run, "chats@test[:2]", yardsticks=False, leakage=False, settings=["generate.num_beams=3", "evaluate.metrics=['rouge']"]
+    )  # fmt: skip
+
+    assert found.path.name.endswith("-num_beams-3")
+    assert found.settings["num_beams"] == 3
+    assert not (run.path / "scores.json").exists()
+    with pytest.raises(ConfigError, match=r"lora\.rank"):
+        tomtat.evaluate(run, settings=["lora.rank=4"])

@@ -384,7 +384,8 @@ def load_evaluate_settings(
     for name, _ in pairs:
         if not name.startswith("evaluate."):
             raise ConfigError(
-                f"--set {name}: here only settings under evaluate. can be changed; the run has the others."
+                f"--set {name}: here only settings under evaluate., and with a run under generate., can be changed; "
+                "the run has the others."
             )
     values: dict[str, Any] = {"evaluate": settings.model_dump()}
     return build_config(values, dict(pairs)).evaluate

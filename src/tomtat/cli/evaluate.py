@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomtat.cli.options import Base, Device, OnBadRow, Set, Show, SourceField, SummaryField
+from tomtat.cli.options import Base, Device, Engine, OnBadRow, Set, Show, SourceField, SummaryField
 from tomtat.cli.terminal import TerminalProgress, console, print_next, print_table
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def evaluate_command(
     device: Device = "auto",
     on_bad_row: OnBadRow = None,
     base: Base = None,
+    engine: Engine = "torch",
     show: Show = 0,
 ) -> None:
     """Score a run beside its yardsticks, with 95 % intervals, a verdict in words and a report to look at.
@@ -53,6 +54,10 @@ def evaluate_command(
     tomtat evaluate runs/chats --data 'test.jsonl[:96]' --set 'evaluate.metrics=["rouge", "bertscore"]'
 
     tomtat evaluate runs/chats --data mails.csv --source-field mail --summary-field gist
+
+    tomtat evaluate runs/chats --engine torch-int8          (what 8 bits cost)
+
+    tomtat evaluate runs/chats --set generate.decode=beam
 
     tomtat evaluate --predictions theirs.jsonl --references test.jsonl
     """
@@ -86,6 +91,7 @@ def evaluate_command(
         leakage,
         source_field=source_field,
         summary_field=summary_field,
+        engine=engine,
     )
     report(evaluation, show)
     print_next(f"summarize {run} FILE")

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tomtat.config import EvaluateSettings, load_evaluate_settings
+from tomtat.config import EvaluateSettings, load_evaluate_settings, parse_override
 from tomtat.data import DataOptions, Loaded, Reject, load
 from tomtat.engines import TorchEngine
 from tomtat.errors import ConfigError, DataError, TomtatError
 from tomtat.evaluation.leakage import Leakage, find_leakage
-from tomtat.evaluation.names import FLOOR, HUMAN, LEAD3, ORACLE, ORDER, TUNED, UNTUNED, headline
+from tomtat.evaluation.names import EXACT, FLOOR, HUMAN, LEAD3, ORACLE, ORDER, TUNED, UNTUNED, headline
 from tomtat.evaluation.predictions import read_predictions
 from tomtat.evaluation.slices import Slice, make_slices
 from tomtat.evaluation.yardsticks import lead3, oracle, others
@@ -144,14 +144,17 @@ def evaluate(
     leakage: bool = True,
     source_field: str | None = None,
     summary_field: str | None = None,
+    engine: str = "torch",
 ) -> Evaluation:
     """Score a run on its configured test split, or on other data.
 
-    Files go to the run folder's top for the test split, else to `evaluations/NAME`; `name` is made from `data` if not
-    given. With `yardsticks` the untuned model, lead-3, an extractive oracle, other rows' references and, where there
-    are several, the references themselves are scored on the same rows. `settings` overrides the run's [evaluate]
-    table, for instance {"evaluate.metrics": ["rouge"]}. With `leakage` the rows are looked for in the training data.
-    `source_field` and `summary_field` name columns of the data where they are not the run's own.
+    Files go to the run folder's top for the test split, else to `evaluations/NAME`; `name` is made from `data`,
+    `engine` and what is asked for under generate if not given. With `yardsticks` the untuned model, lead-3, an
+    extractive oracle, other rows' references and, where there are several, the references themselves are scored on
+    the same rows; with another `engine` than torch, torch itself in the untuned model's place: the difference is what
+    that engine costs. `settings` overrides the run's [evaluate] and [generate] tables, for instance
+    {"evaluate.metrics": ["rouge"], "generate.decode": "beam"}. With `leakage` the rows are looked for in the training
+    data. `source_field` and `summary_field` name columns of the data where they are not the run's own.
     """
     from tomtat.evaluation.store import write_evaluation
 
@@ -160,7 +163,8 @@ def evaluate(
         _require_plain(name)
     folder = run if isinstance(run, RunFolder) else RunFolder.open(os.fspath(run))
     config = folder.config
-    wanted = load_evaluate_settings(config.evaluate, settings)
+    scoring, generate = _split(settings)
+    wanted = load_evaluate_settings(config.evaluate, scoring)
     spec = data or config.data.test
     if spec is None:
         raise DataError(f"{folder.path} has no data.test. Name the data to evaluate on: --data FILE.")
@@ -171,19 +175,42 @@ def evaluate(
         or_usual=data is not None and not (source_field or summary_field),
     )
     loaded = load(spec, options)
-    summarizer = Summarizer.load(folder, device, base=base)
     sources = [example.source for example in loaded.examples]
-    untuned = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)} if yardsticks else {}
-    predictions = _predictions(summarizer, untuned, summarizer.generate(sources, progress, "tuned model"))
+
+    def opened(engine: str) -> Summarizer:
+        summarizer = Summarizer.load(folder, device, base=base, engine=engine, progress=progress)
+        summarizer.ask_for(generate)
+        return summarizer
+
+    summarizer = opened(engine)
+    beside: dict[str, list[Summary]] = {}
+    if yardsticks and engine == "torch":
+        beside = {UNTUNED: _untuned(summarizer, sources, folder, base, progress)}
+    elif yardsticks:
+        beside = {EXACT: opened("torch").generate(sources, progress, "tuned model by torch")}
+    predictions = _predictions(summarizer, beside, summarizer.generate(sources, progress, "tuned model"))
     found, notes = _leakage(folder, loaded.examples, progress) if leakage else (None, [])
-    path = folder.evaluation_path(None if data is None and name is None else name or _folder_name(spec))
+    path = folder.evaluation_path(name or _folder_name(spec if data else None, engine, generate))
     evaluation = assess(spec, loaded, predictions, wanted, path, yardsticks, progress, found, notes)
     write_evaluation(evaluation, loaded.rejects, progress, folder)
     return evaluation
 
 
-def _predictions(summarizer: Summarizer, untuned: dict[str, list[Summary]], tuned: list[Summary]) -> Predictions:
-    summaries = {**untuned, TUNED: tuned}
+def _split(settings: Mapping[str, Any] | Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is asked for of scoring, by dotted names, and of generating, by names under [generate]."""
+    pairs = dict(settings.items() if isinstance(settings, Mapping) else map(parse_override, settings))
+    generate = {name: value for name, value in pairs.items() if name.startswith("generate.")}
+    scoring = {name: value for name, value in pairs.items() if name not in generate}
+    return scoring, {name.removeprefix("generate."): value for name, value in generate.items()}
+
+
+def _predictions(summarizer: Summarizer, beside: dict[str, list[Summary]], tuned: list[Summary]) -> Predictions:
+    summaries = {**beside, TUNED: tuned}
+    model = summarizer.model
+    # Engines with weights in a form of their own have no network.
+    of_torch = (
+        {"precision": str(model.dtype).removeprefix("torch."), "device": str(model.device)} if model.network else {}
+    )
     return Predictions(
         texts={system: [summary.text for summary in found] for system, found in summaries.items()},
         judged=(TUNED,),
@@ -195,8 +222,7 @@ def _predictions(summarizer: Summarizer, untuned: dict[str, list[Summary]], tune
             "long_inputs": summarizer.long_inputs,
             "engine": summarizer.engine.name,
             "limits": {name: value for name, value in asdict(summarizer.limits).items() if value},
-            "precision": str(summarizer.model.dtype).removeprefix("torch."),
-            "device": str(summarizer.model.device),
+            **of_torch,
         },
     )
 
@@ -262,8 +288,8 @@ def assess(
         *(note for system in judged for note in _notes_on(system, systems[system])),
         *_warnings(examples, predictions),
     ]
-    weighty = [system for system in (UNTUNED, LEAD3, *judged[1:]) if system in systems]
-    sliced = {system: systems[system] for system in (LEAD3, UNTUNED, *judged) if system in systems}
+    weighty = [system for system in (UNTUNED, EXACT, LEAD3, *judged[1:]) if system in systems]
+    sliced = {system: systems[system] for system in (LEAD3, UNTUNED, EXACT, *judged) if system in systems}
     return Evaluation(
         data=data,
         examples=examples,
@@ -421,10 +447,22 @@ def _system_name(path: Path, all_paths: Sequence[Path | str]) -> str:
     return f"{name} (file)" if name in ORDER else name[:80]
 
 
-def _folder_name(spec: str) -> str:
-    """A readable name that no other data shares: `../data/test.jsonl[:96]` becomes `test-96-` and six hex digits."""
-    readable = re.sub(r"[^\w.%]+", "-", re.sub(r"\.jsonl?(?=\[|@|$)", "", spec.rpartition("/")[2])).strip("-.")
-    return f"{readable or 'data'}-{hashlib.sha256(str(Path(spec).absolute()).encode()).hexdigest()[:6]}"
+def _folder_name(spec: str | None, engine: str = "torch", generate: Mapping[str, Any] | None = None) -> str | None:
+    """None for the run's own test split as the run generates.
+
+    Else a readable name that no other data shares: `../data/test.jsonl[:96]` becomes `test-96-` and six hex digits,
+    and what is asked for besides follows: `-torch-int8`, `-decode-beam`.
+    """
+    asked = [] if engine == "torch" else [engine]
+    asked += [f"{name}-{value}" for name, value in (generate or {}).items()]
+    if spec is not None:
+        own = _readable(re.sub(r"\.jsonl?(?=\[|@|$)", "", spec.rpartition("/")[2])) or "data"
+        asked.insert(0, f"{own}-{hashlib.sha256(str(Path(spec).absolute()).encode()).hexdigest()[:6]}")
+    return _readable("-".join(asked)) or None
+
+
+def _readable(name: str) -> str:
+    return re.sub(r"[^\w.%]+", "-", name).strip("-.")
 
 
 def _require_plain(name: str) -> None:

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 
 TUNED, UNTUNED, LEAD3, ORACLE, FLOOR, HUMAN = "tuned", "untuned", "lead-3", "oracle", "other-row", "human"
-ORDER = (FLOOR, LEAD3, ORACLE, HUMAN, UNTUNED, TUNED)
+EXACT = "exact"
+ORDER = (FLOOR, LEAD3, ORACLE, HUMAN, UNTUNED, EXACT, TUNED)
 YARDSTICKS = {
     FLOOR: "the reference of another row: a floor",
     LEAD3: "the first three sentences or turns",
     ORACLE: "the sentences or turns nearest to the references: what copying could reach",
     HUMAN: "each reference against the others of its row",
     UNTUNED: "the base model before fine-tuning",
+    EXACT: "the tuned model by the torch engine, without rounding to 8 bits",
 }
 _FIRST = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "meteor", "bertscore")
 OTHER_PROTOCOLS = ("rouge155-1", "rouge155-2", "rouge155-L", "rouge155-Lsum", "bleu-nltk")

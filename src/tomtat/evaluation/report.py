@@ -9,7 +9,7 @@ import numpy as np
 
 from tomtat.evaluation.evaluate import Evaluation
 from tomtat.evaluation.marks import Piece, mark
-from tomtat.evaluation.names import LEAD3, OTHER_PROTOCOLS, UNTUNED, YARDSTICKS
+from tomtat.evaluation.names import EXACT, LEAD3, OTHER_PROTOCOLS, UNTUNED, YARDSTICKS
 from tomtat.evaluation.plots import intervals_plot, length_plot, loss_plot
 from tomtat.evaluation.verdict import verdict, visible
 from tomtat.prompts import source_text
@@ -178,7 +178,7 @@ def _shown(evaluation: Evaluation, number: int, title: str) -> ShownExample:
     source = source_text(example.source)
     judged = evaluation.judged[0]
     systems = []
-    for system in (*evaluation.judged, UNTUNED, LEAD3):
+    for system in (*evaluation.judged, UNTUNED, EXACT, LEAD3):
         if system in evaluation.predictions:
             text = evaluation.predictions[system][number]
             systems.append((system, _row_scores(evaluation, system, number), mark(text, source)))

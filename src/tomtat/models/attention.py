@@ -78,7 +78,7 @@ def _pays_for_one(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | N
         return False
     if query.shape[1] > key.shape[1]:
         return mask is None and options.get("position_bias") is None
-    return query.dtype == torch.bfloat16
+    return bool(query.dtype == torch.bfloat16)
 
 
 def _look_back(

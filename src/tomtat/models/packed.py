@@ -47,7 +47,7 @@ def pays_here(dtype: torch.dtype = torch.float32) -> bool:
         return False
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    return _speedup(dtype) >= PAYS_FROM
+    return bool(_speedup(dtype) >= PAYS_FROM)
 
 
 @cache
