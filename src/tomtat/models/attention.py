@@ -52,7 +52,7 @@ def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any,
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if _is_plain(query, key, attention_mask, options):
-        if query.shape[2] > 1 and query.dtype == torch.bfloat16:
+        if query.shape[2] > 1 and _pays_for_many(query):
             return _attend(module, query, key, value, attention_mask, **options), None
         if query.shape[2] == 1 and _pays_for_one(query, key, attention_mask, options):
             return _look_back(query, key, value, attention_mask, **options), None
@@ -69,6 +69,13 @@ def _is_plain(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None,
         and options.get("cache") is None
         and not any(part.requires_grad for part in constants)
     )
+
+
+def _pays_for_many(query: torch.Tensor) -> bool:
+    """In bf16 where oneDNN has it; a training in bf16 was found to be worth it before (precision.py)."""
+    if query.dtype != torch.bfloat16:
+        return False
+    return torch.is_grad_enabled() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _pays_for_one(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:

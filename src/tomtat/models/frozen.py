@@ -27,7 +27,7 @@ SAVES_FROM = 0.1
 STORED = torch.bfloat16
 """What states are rounded to, whether they are kept or not, so that a result never depends on what was kept."""
 
-ARITHMETIC = 3
+ARITHMETIC = 4
 """Raised when the code that computes states changes their last bits, so that older ones are not taken for them."""
 
 UNCUT = ("led", "longt5")
