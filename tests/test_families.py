@@ -1,5 +1,7 @@
 """Each family in small, through all that a user does with it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSett
 from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError, DataError, ModelError
 from tomtat.models import Decoding, SummarizerModel, load_base, load_trained
-from tomtat.models.adapters import prepare_training
+from tomtat.models.adapters import prepare_training, trainable_state
 from tomtat.models.base import Choices
 from tomtat.models.frozen import FrozenBatch, frozen_part
 from tomtat.models.merging import save_merged
@@ -151,6 +153,48 @@ def test_states_of_a_frozen_part_give_the_same_loss(family: str, folders: dict[s
         choices = [Choices(row.prompt_ids, [row.target_ids, model.target("Nina is ill.")]) for row in encoded]
         below = FrozenBatch.of(part, [part.states(one) for row in choices for one in model.frozen_rows(row)])
         torch.testing.assert_close(torch.cat(model.log_probs(choices, below)), torch.cat(model.log_probs(choices)))
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("lower", [0, 1])
+def test_the_last_layer_where_nothing_follows_makes_no_difference(
+    family: str, lower: int, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    model = base(folders[family])
+    encoded = [model.encode(text, "They meet.", 90) for text in TEXTS]
+    prepare_training(model, LoraSettings(target=f"top-{lower}" if lower else "all-linear"), TrainSettings())
+    for weight in trainable_state(model.network).values():
+        weight.data.normal_(std=0.1)
+    part = frozen_part(model.network)
+    below = part and FrozenBatch.of(part, [part.states(model.frozen_ids(row)) for row in encoded])
+    choices = [Choices(row.prompt_ids, [row.target_ids, model.target("Nina is ill.")]) for row in encoded]
+
+    def loss_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        loss = model.loss_sum(encoded, below) + torch.cat(model.log_probs(choices)).sum()
+        parameters = list(trainable_state(model.network).values())
+        return loss, torch.cat([one.flatten() for one in torch.autograd.grad(loss, parameters)])
+
+    with tokens_read(model.network.get_decoder().layers[-1].mlp) as read:
+        loss, gradient = loss_and_gradient()
+    few, read[:] = sum(read), []
+    monkeypatch.setattr("tomtat.models.causal.last_layer_at", lambda *_: nullcontext())
+    with tokens_read(model.network.get_decoder().layers[-1].mlp) as read:
+        wanted_loss, wanted = loss_and_gradient()
+
+    assert few < 0.6 * sum(read)
+    torch.testing.assert_close(loss, wanted_loss)
+    assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
+
+
+@contextmanager
+def tokens_read(part: Any) -> Iterator[list[int]]:
+    read: list[int] = []
+    inner = next(module for module in part.modules() if isinstance(module, torch.nn.Linear))
+    hook = inner.register_forward_hook(lambda _module, inputs, _output: read.append(inputs[0].shape[:-1].numel()))
+    try:
+        yield read
+    finally:
+        hook.remove()
 
 
 # --- words for parts of a network

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -13,6 +13,7 @@ from tomtat.errors import ModelError
 from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
 from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import CausalLanes, Remembered
+from tomtat.models.last_layer import last_layer_at
 from tomtat.models.packing import Packed, PackedRow
 
 _MARK = "\u2402summary\u2403"
@@ -98,7 +99,7 @@ class CausalModel(SummarizerModel):
             return self.network.get_output_embeddings()(hidden), labels
         ids, labels = self._shifted(rows)
         is_target = labels != IGNORED
-        with self._head_at(is_target), below.entering() if below else nullcontext():
+        with self._read_at(is_target), self._head_at(is_target), below.entering() if below else nullcontext():
             return self.network(input_ids=ids, use_cache=False).logits, labels[is_target]
 
     def target_hidden(
@@ -106,11 +107,16 @@ class CausalModel(SummarizerModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ids, labels = self._shifted(rows)
         is_target = labels != IGNORED
-        if below is None:
-            hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        else:
-            hidden = below.run(None)
+        with self._read_at(is_target):
+            if below is None:
+                hidden = self.network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            else:
+                hidden = below.run(None)
         return hidden[is_target], labels[is_target]
+
+    def _read_at(self, wanted: torch.Tensor) -> AbstractContextManager[None]:
+        """For a network that ends at its last layer's output: further steps must not mix places."""
+        return last_layer_at(self.network.get_decoder(), wanted)
 
     def _shifted(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids (rows, longest), and in each place the label that comes next.
@@ -144,7 +150,10 @@ class CausalModel(SummarizerModel):
             read = [PackedRow.of(row.prompt_ids, [target]) for row in rows for target in row.targets]
         packed = Packed.of(read, self.pad_token_id, self.device, self.width(read, self.positions.source))
         layout = packed.layout(self.dtype) if self.has_lanes else {}
-        with self._head_at(*packed.before_targets), below.entering() if below else nullcontext():
+        wanted = torch.zeros_like(packed.ids, dtype=torch.bool)
+        wanted[packed.before_targets] = True
+        entering = below.entering() if below else nullcontext()
+        with self._read_at(wanted), self._head_at(*packed.before_targets), entering:
             logits = self.network(input_ids=packed.ids, **layout, use_cache=False).logits
         return logits, [token for row in rows for target in row.targets for token in target]
 
