@@ -176,6 +176,8 @@ def test_what_is_asked_for_holds_for_one_request(runs: tuple[Path, Path], using:
         short, usual = await asyncio.gather(
             models.summarize(ANNA, "one", TEXTS, {"max_words": 1}), models.summarize(ANNA, "one", TEXTS, {})
         )
+        with pytest.raises(ConfigError, match="temperature changes nothing with decode 'greedy'"):
+            await models.summarize(ANNA, "one", TEXTS, {"decode": "greedy", "temperature": 0.5})
         with pytest.raises(ConfigError, match="num_beams"):
             await models.summarize(ANNA, "one", TEXTS, {"num_beams": 2, "decode": "sample"})
         beams = await models.summarize(ANNA, "one", TEXTS, {"num_beams": 2, "max_new_tokens": 4})

@@ -84,7 +84,9 @@ async def test_usage_is_summed_and_counted_against_the_day(settings: ServerSetti
     [
         ({}, {}),
         ({"unknown": 1, "user": "me"}, {}),
-        ({"max_words": 7, "language": "de", "whole_sentences": True}, {"max_words": 7, "language": "de", "whole_sentences": True}),
+        ({"max_words": 7, "language": "vi", "whole_sentences": True}, {"max_words": 7, "language": "vi", "whole_sentences": True}),
+        ({"language": "vi", "temperature": 0.5}, {"language": "vi", "temperature": 0.5}),
+        ({"temperature": 0, "top_p": 1, "num_beams": 2}, {"decode": "beam", "num_beams": 2}),
         ({"temperature": 0}, {"decode": "greedy"}),
         ({"temperature": 0.5}, {"decode": "sample", "temperature": 0.5}),
         ({"temperature": 0.5, "candidates": 4}, {"candidates": 4, "temperature": 0.5}),
@@ -120,6 +122,7 @@ async def test_what_is_asked_for_reaches_the_summarizer(
         ({"input": TEXT, "candidates": 1000}, "candidates"),
         ({"input": TEXT, "decode": "magic"}, "decode"),
         ({"input": TEXT, "language": "../x"}, "language"),
+        ({"input": TEXT, "language": "fr"}, "language"),
         ({"input": ["One.", "Two."], "stream": True}, "stream"),
     ],
 )

@@ -283,6 +283,59 @@ def test_what_is_asked_for_overrides_only_that():
         summarizer.ask_for({"max_word": 3})
 
 
+def test_what_is_not_given_stays_as_the_model_has_it():
+    drawn = Decoding(10, temperature=0.3, top_p=0.8, candidates=5)
+    for asked, expected in (
+        ({"top_p": 0.5}, replace(drawn, top_p=0.5)),
+        ({"language": "vi"}, drawn),
+        ({"candidates": 3, "temperature": 1.0}, replace(drawn, candidates=3, temperature=1.0)),
+        ({"decode": "sample"}, Decoding(10, temperature=0.7, top_p=0.95)),
+        ({"decode": "greedy"}, Decoding(10)),
+    ):
+        summarizer = Summarizer(FirstWordEngine(), drawn, 50)
+        summarizer.ask_for(asked)
+        assert summarizer.decoding == expected, asked
+    of_beams = Summarizer(FirstWordEngine(), Decoding(10, num_beams=6), 50)
+    of_beams.ask_for({"decode": "beam"})
+    assert of_beams.decoding.num_beams == 6
+    of_beams.ask_for({"num_beams": 1})
+    assert of_beams.decoding.method == "greedy"
+
+
+def test_a_language_draws_candidates_by_itself():
+    summarizer = Summarizer(FirstWordEngine(), Decoding(10), 50)
+    summarizer.ask_for({"language": "vi"})
+    assert (summarizer.decoding.method, summarizer.limits.language) == ("mbr", "vi")
+    assert decoding_of(GenerateSettings(language="vi"), 10).method == "mbr", "in a recipe too"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"temperature": 0.5}, "temperature changes nothing with decode 'greedy'"),
+        ({"decode": "greedy", "temperature": 0.5, "top_p": 0.5}, "temperature and top_p change nothing with"),
+        ({"num_beams": 4, "top_p": 0.9}, "top_p changes nothing with decode 'beam'"),
+        ({"decode": "greedy", "candidates": 4}, "candidates: several are drawn, and decode 'greedy' writes one"),
+        ({"decode": "sample", "language": "vi"}, "language: it is looked for among several"),
+        ({"language": "fr"}, "language 'fr': summaries are told apart by their letters only"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(asked: dict[str, Any], message: str):
+    summarizer = Summarizer(FirstWordEngine(), Decoding(10), 50)
+    with pytest.raises(ConfigError, match=message):
+        summarizer.ask_for(asked)
+    assert summarizer.decoding == Decoding(10)
+
+
+def test_a_runs_settings_hold_values_without_use_and_are_read_again(tmp_path: Path):
+    path = tmp_path / "config.toml"
+    path.write_text(load_config(None, {"generate.decode": "mbr", "generate.temperature": 0.3}).to_toml())
+    config = load_config(path, {"generate.decode": "greedy"})
+    assert (config.generate.temperature, config.generate.way) == (0.3, "greedy")
+    with pytest.raises(ConfigError, match="temperature changes nothing"):
+        load_config(path, {"generate.decode": "greedy", "generate.temperature": 0.5})
+
+
 def test_beams_with_another_way_are_refused():
     with pytest.raises(ConfigError, match="num_beams is for"):
         load_config(None, {"generate.num_beams": 4, "generate.decode": "mbr"})

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tomtat.asking import require_use
 from tomtat.errors import ConfigError
 
 
@@ -115,8 +116,8 @@ class GenerateSettings(Settings):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """By default a quarter more than the 99th percentile of the training summaries; it travels with the adapter."""
     decode: Literal["greedy", "beam", "sample", "mbr"] | None = None
-    """By default greedy, or beam where `num_beams` is above 1. `mbr` draws candidates and gives the one most like the
-    others that keeps to the source's names and numbers."""
+    """By default greedy, beam where `num_beams` is above 1, or `mbr` where `language` is given. `mbr` draws candidates
+    and gives the one most like the others that keeps to the source's names and numbers."""
     num_beams: int = Field(default=1, ge=1)
     """4 where `decode = "beam"` says nothing else."""
     candidates: int = Field(default=8, ge=2)
@@ -144,6 +145,15 @@ class GenerateSettings(Settings):
         if self.num_beams > 1 and self.decode not in (None, "beam"):
             raise ValueError(f'generate.num_beams is for decode = "beam", not for {self.decode!r}; take it away')
         return self
+
+    @property
+    def way(self) -> Literal["greedy", "beam", "sample", "mbr"]:
+        """`decode`, or what the others say where it says nothing."""
+        if self.decode:
+            return self.decode
+        if self.num_beams > 1:
+            return "beam"
+        return "greedy" if self.language is None else "mbr"
 
 
 METRICS = ("rouge", "rouge155", "bleu", "bleu-nltk", "meteor", "bertscore", "faithfulness", "form")
@@ -297,13 +307,16 @@ def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | S
 def build_config(
     values: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str] = (), where: str = ""
 ) -> RunConfig:
-    pairs = overrides.items() if isinstance(overrides, Mapping) else (parse_override(text) for text in overrides)
-    for name, value in pairs:
+    asked = dict(overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides))
+    for name, value in asked.items():
         _put(values, name, value)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(where + "; ".join(_explain(dict(detail)) for detail in error.errors())) from None
+    # Only of what was asked for: a run's config.toml holds all settings, those without use too.
+    require_use({name.removeprefix("generate."): value for name, value in asked.items()}, config.generate.way)
+    return config
 
 
 def calibration_config(

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tomtat.asking import completed
 from tomtat.config import build_config
 from tomtat.data.rows import as_source
 from tomtat.engines import Engine, open_engine
@@ -55,6 +56,8 @@ class _Node:
         self.near_ties += generation.near_ties
 
 
+WAYS = {"decode", "num_beams", "candidates", "temperature", "top_p"}
+"""[generate] settings that say how to decode."""
 DRAWN_TEMPERATURE = 0.7
 """Of `draw`: the one that candidates for training are drawn with too."""
 _INNER = Limits(whole_sentences=True)
@@ -112,17 +115,22 @@ class Summarizer:
         )
 
     def ask_for(self, generate: Mapping[str, Any]) -> None:
-        """Override the model's own [generate] settings, such as {"decode": "mbr", "max_words": 30}."""
-        settings = build_config({"generate": dict(generate)}).generate
-        given = settings.model_fields_set
-        decoding = self.decoding
-        if given & {"decode", "num_beams", "candidates", "temperature", "top_p"}:
-            if "decode" not in given and "candidates" in given:
-                settings = settings.model_copy(update={"decode": "mbr"})
+        """Override the model's own [generate] settings, such as {"decode": "mbr", "max_words": 30}.
+
+        What isn't given stays as the model has it, as far as it decodes in the same way.
+
+        Raises: ConfigError for what is no setting, and for what would change nothing (`asking.completed`).
+        """
+        asked = completed(generate, self.decoding.method)
+        decoding, settings = self.decoding, build_config({"generate": dict(asked)}).generate
+        if WAYS & set(asked):
+            way = settings.way if asked.get("decode") or "num_beams" in asked else decoding.method
+            own = _drawn_by(decoding) if way == decoding.method else {}
+            settings = build_config({"generate": {**own, **asked, "decode": way}}).generate
             decoding = replace(
                 decoding_of(settings, decoding.max_new_tokens, decoding.seed), no_repeat_ngram=decoding.no_repeat_ngram
             )
-        named = {name: getattr(settings, name) for name in given}
+        named = {name: getattr(settings, name) for name in asked}
         self.decoding = _with(decoding, named, ("max_new_tokens", "no_repeat_ngram"))
         self.limits = _with(self.limits, named, ("max_words", "max_sentences", "whole_sentences", "language"))
         self.long_inputs = named.get("long_inputs", self.long_inputs)
@@ -272,6 +280,16 @@ class Summarizer:
             "near_ties": node.near_ties,
         }
         return Summary(**values, pieces=node.pieces or 1, share_read=node.share_read)
+
+
+def _drawn_by(decoding: Decoding) -> dict[str, Any]:
+    """A way of decoding as [generate] settings, without those that it has no use for."""
+    if decoding.method == "beam":
+        return {"num_beams": decoding.num_beams}
+    if decoding.method == "greedy":
+        return {}
+    several = {"candidates": decoding.candidates} if decoding.candidates > 1 else {}
+    return {"temperature": decoding.temperature, "top_p": decoding.top_p, **several}
 
 
 def _with(value: T, named: Mapping[str, Any], names: Sequence[str]) -> T:

@@ -48,7 +48,7 @@ GenerateSet = Annotated[
     typer.Option(
         "--set",
         "-s",
-        help="Override a setting under generate: --set generate.top_p=0.9.",
+        help="Override a setting under generate: --set generate.no_repeat_ngram=3.",
         metavar="generate.NAME=VALUE",
     ),
 ]

@@ -4,16 +4,13 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tomtat.cli.options import Base, Device, Engine, GenerateSet, OnBadRow, SourceField, generate_overrides, given
 from tomtat.cli.terminal import TerminalProgress
 from tomtat.files import write_text
-
-Generate = dict[str, Any]
-"""[generate] settings that are asked for, by name."""
 
 if TYPE_CHECKING:
     from tomtat.bulk import BulkReport, Cluster, Documents, SummarizerSettings
@@ -90,6 +87,7 @@ def summarize_command(
 
     tomtat summarize runs/quickstart big.jsonl -o summaries.jsonl --ray-address auto
     """
+    from tomtat.asking import completed
     from tomtat.bulk import SummarizerSettings, open_documents, summarize_documents
     from tomtat.data import DataOptions
     from tomtat.errors import ConfigError
@@ -108,7 +106,7 @@ def summarize_command(
         "language": language,
         "long_inputs": "truncate" if truncate else None,
     }
-    generate = _with_candidates(generate_overrides(overrides) | given(asked))
+    generate = completed(generate_overrides(overrides) | given(asked))
     settings = SummarizerSettings(model, device, base, engine, generate)
     options = DataOptions(
         source_field or _source_field(model),
@@ -140,26 +138,6 @@ def _cluster(ray: bool, address: str | None, workers: int | None, out: Path | No
         # Ray itself writes to standard output when a worker dies.
         raise ConfigError("--ray needs a file for the summaries: name it with --out.")
     return Cluster(address, workers)
-
-
-def _with_candidates(generate: Generate) -> Generate:
-    """A language is found among candidates, so asking for one asks for them. ConfigError where that can't be done."""
-    from tomtat.errors import ConfigError
-    from tomtat.text.language import LANGUAGES
-
-    if not {"language", "candidates"} & set(generate):
-        return generate
-    language = generate.get("language")
-    if language not in (None, *LANGUAGES):
-        raise ConfigError(
-            f"--language {language}: summaries are told apart by their letters only. Choose {', '.join(LANGUAGES)}; "
-            "en is every language in plain Latin letters."
-        )
-    decode = generate.get("decode", "mbr")
-    if decode != "mbr":
-        asked = "--candidates draws several" if language is None else "--language chooses among candidates"
-        raise ConfigError(f"{asked}, and --decode {decode} writes one. Take --decode mbr.")
-    return {**generate, "decode": decode}
 
 
 def _require_writable(out: Path) -> None:

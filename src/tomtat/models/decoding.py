@@ -70,7 +70,7 @@ BEAMS = 4
 
 def decoding_of(settings: GenerateSettings, max_new_tokens: int, seed: int = 0) -> Decoding:
     """What the settings say for a model whose summaries have at most so many tokens."""
-    decode = settings.decode or ("beam" if settings.num_beams > 1 else "greedy")
+    decode = settings.way
     decoding = Decoding(settings.max_new_tokens or max_new_tokens, no_repeat_ngram=settings.no_repeat_ngram, seed=seed)
     if decode == "beam":
         return replace(decoding, num_beams=settings.num_beams if settings.num_beams > 1 else BEAMS)

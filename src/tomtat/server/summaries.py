@@ -7,15 +7,17 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 from starlette.responses import Response
 
+from tomtat.asking import DRAWING, TOLD_APART
 from tomtat.data.rows import as_source
 from tomtat.errors import DataError
 from tomtat.server import errors
 from tomtat.server.errors import ApiError
 from tomtat.server.services import Caller, Services, TheCaller, TheServices
 from tomtat.server.streaming import DONE, event, event_stream
+from tomtat.text.language import LANGUAGES
 from tomtat.types import FinishReason, Source, Summary
 
 router = APIRouter(tags=["Summaries"])
@@ -58,6 +60,12 @@ CHAT: JsonValue = [
 ]
 
 
+def _known(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(TOLD_APART)
+    return language
+
+
 class SummaryRequest(BaseModel):
     """What isn't given is as the summarizer's own settings say. Unknown fields are ignored."""
 
@@ -84,17 +92,19 @@ class SummaryRequest(BaseModel):
     """Drop the half sentence at the end of a summary that was cut."""
     max_new_tokens: int | None = Field(default=None, ge=1, le=1024)
     """Beyond, a summary is cut, and its `finish_reason` is `length`."""
-    language: str | None = Field(default=None, pattern="^[a-z]{2,3}$")
-    """ISO 639-1 code: among candidates those in this language go first."""
+    language: Annotated[str, Field(json_schema_extra={"enum": list(LANGUAGES)}), AfterValidator(_known)] | None = None
+    """ISO 639-1 code: candidates are drawn, and those in this language go first. `en` is every language in plain Latin
+    letters."""
     decode: Literal["greedy", "beam", "sample", "mbr"] | None = None
     """`mbr` draws candidates and gives the one most like the others that keeps to the source's names and numbers."""
     candidates: int | None = Field(default=None, ge=2, le=16)
-    """For `mbr`, which they imply."""
+    """For `mbr`, which they imply, as `language` does."""
     num_beams: int | None = Field(default=None, ge=1, le=8)
     """For `beam`, which more than one implies."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """For `sample`, which it implies alone, and for `mbr`; 0 is greedy."""
     top_p: float | None = Field(default=None, gt=0, le=1)
+    """For `sample` and `mbr`: the likeliest tokens that together have this probability."""
     no_repeat_ngram: int | None = Field(default=None, ge=0, le=100)
     """No run of this many tokens twice in a summary; 0 allows all."""
     long_inputs: Literal["tree", "truncate"] | None = None
@@ -232,9 +242,11 @@ _NOT_GENERATE = {"model", "input", "stream"}
 def _generate(body: SummaryRequest) -> dict[str, Any]:
     """As `Summarizer.ask_for` takes it."""
     asked = body.model_dump(exclude_none=True, exclude=_NOT_GENERATE)
-    if asked.get("temperature") == 0:
+    if asked.get("temperature") == 0 and asked.get("decode") not in DRAWING:
         del asked["temperature"]
-        asked.setdefault("decode", "greedy")
-    if "temperature" in asked and not {"decode", "candidates", "num_beams"} & set(asked):
+        asked.setdefault("decode", "beam" if asked.get("num_beams", 1) > 1 else "greedy")
+    if "temperature" in asked and not {"decode", "candidates", "num_beams", "language"} & set(asked):
         asked["decode"] = "sample"
+    if asked.get("top_p") == 1 and asked.get("decode") not in DRAWING:
+        del asked["top_p"]  # all tokens, as where nothing is drawn: OpenAI's clients send it with any temperature
     return asked
