@@ -84,11 +84,11 @@ def test_each_document_gets_one_row_in_order(big: Path, tmp_path: Path):
     out = tmp_path / "out.jsonl"
     report = summarize_file(FirstWords(), big, out)
 
-    assert (report.rows, report.rows_before) == (95, 0)
+    assert (report.rows, report.rows_before, report.near_ties) == (95, 0, None)
     assert ids(out) == [f"row-{n}" for n in range(95)]
     assert json.loads(out.read_text(encoding="utf-8").split("\n")[7]) == {
         "id": "row-7", "summary": "number 7 of", "prompt_tokens": 5, "new_tokens": 3, "finish_reason": "stop",
-        "near_ties": 0, "pieces": 1, "share_read": 1.0,
+        "near_ties": None, "pieces": 1, "share_read": 1.0,
     }  # fmt: skip
     assert beside(out) == ["", ".info.json"]
 

@@ -104,10 +104,11 @@ def test_summarize_takes_a_text_and_prints_only_the_summary(tomtat: Callable[...
     ("summary", "of_one", "of_three"),
     [
         (Summary("They meet.", 9, 3, "stop"), [], []),
+        (Summary("They meet.", 9, 3, "stop", near_ties=0), [], []),
         (Summary("They me", 9, 8, "length"), ["ended by the limit of 8 tokens"], ["3 summaries were ended by the"]),
         (Summary("They meet.", 9, 3, "stop", near_ties=2), ["2 tokens had a runner-up"], ["6 tokens had a runner-up"]),
     ],
-    ids=["nothing", "cut", "near-ties"],
+    ids=["not-counted", "nothing", "cut", "near-ties"],
 )
 def test_what_the_limit_or_rounding_did_to_a_summary_is_told(
     tomtat: Callable[..., Any],

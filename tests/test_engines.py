@@ -27,7 +27,7 @@ from tomtat.models.lanes import order_of
 from tomtat.models.loading import load_trained
 from tomtat.models.packed import pack, pays_here
 from tomtat.progress import Progress
-from tomtat.types import Generation
+from tomtat.types import Generation, total
 
 GREEDY = Decoding(12)
 BEAMS = Decoding(12, num_beams=4)
@@ -184,6 +184,15 @@ def test_near_ties_are_counted():
     assert choose(torch.tensor([[1.0, 1.00005, 0.0]]), [lane]) == [1]
     assert choose(torch.tensor([[1.0, 1.1, 0.0]]), [lane]) == [1]
     assert lane.near_ties == 1
+
+
+def test_near_ties_that_nobody_counts_are_not_none_of_them(tiny_model: Path):
+    model = lively(tiny_model)
+    rows = encoded(model, 2)
+    assert [type(each[0].near_ties) for each in TorchEngine(model).candidates(rows, GREEDY)] == [int, int]
+    assert [each[0].near_ties for each in TorchEngine(model).candidates(rows, BEAMS)] == [None, None]
+    assert model.generate(rows[:1], GREEDY)[0][0].near_ties is None
+    assert (total([2, 3]), total([2, None, 3]), total([])) == (5, None, 0)
 
 
 def test_a_prompts_front_is_read_once(tiny_llama: Path):

@@ -19,7 +19,7 @@ from tomtat.ranking import best
 from tomtat.run_folder import RunFolder
 from tomtat.text.limits import at_most_words, first_sentences, whole_sentences
 from tomtat.text.pieces import pieces
-from tomtat.types import Generation, Source, Summary
+from tomtat.types import Generation, Source, Summary, total
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ class _Node:
     pieces: int = 0
     prompt_tokens: int = 0
     new_tokens: int = 0
-    near_ties: int = 0
+    near_ties: int | None = 0
 
     def count(self, generation: Generation) -> None:
         self.prompt_tokens += generation.prompt_tokens
         self.new_tokens += generation.new_tokens
-        self.near_ties += generation.near_ties
+        self.near_ties = total((self.near_ties, generation.near_ties))
 
 
 WAYS = {"decode", "num_beams", "candidates", "temperature", "top_p"}

@@ -1,5 +1,6 @@
 """Values that cross stages: small, frozen, without torch, SQL or HTTP."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,9 +65,19 @@ class Generation:
     """Generated tokens, the end token included."""
     finish_reason: FinishReason
     """`length` when the limit cut the text."""
-    near_ties: int = field(default=0, compare=False)
+    near_ties: int | None = field(default=None, compare=False)
     """Tokens whose runner-up was so close that rounding decided, and with it the company in a batch; so no part of
-    what makes two equal."""
+    what makes two equal. None where nobody counted."""
+
+
+def total(counts: Iterable[int | None]) -> int | None:
+    """None where one of them was not counted."""
+    known = 0
+    for count in counts:
+        if count is None:
+            return None
+        known += count
+    return known
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from tomtat.bulk.work import Finished, summarize_here
 from tomtat.data import DataOptions
 from tomtat.errors import Interrupted, RunError
 from tomtat.progress import Advance, Progress
+from tomtat.types import total
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class BulkReport:
     """Documents of this session that were longer than the input limit and read in pieces."""
     at_limit: int
     """Summaries of this session that the token limit ended."""
-    near_ties: int
-    """Tokens of this session that rounding decided: their runner-up was within 1e-4."""
+    near_ties: int | None
+    """Tokens of this session that rounding decided: their runner-up was within 1e-4. None where nobody counted: of
+    beams, and by engines that don't show it."""
 
 
 def summarize_file(
@@ -90,7 +92,8 @@ def _fill(
     # Looked for before a model is loaded or a cluster started: where nothing is left to do, neither is needed.
     first = list(islice(windows, 1))
     before = output.rows
-    told = dict.fromkeys(("cut", "in_pieces", "at_limit", "near_ties"), 0)
+    told = dict.fromkeys(("cut", "in_pieces", "at_limit"), 0)
+    near_ties: int | None = 0
     if first:
         if before:
             progress.note(f"going on after the {before:,} summaries that are there")
@@ -103,9 +106,10 @@ def _fill(
                 output.append(finished.lines, finished.rows)
                 for name in told:
                     told[name] += getattr(finished, name)
+                near_ties = total((near_ties, finished.near_ties))
     if output.rows != documents.rows:
         raise RunError(f"{documents.place} changed while it was read. Repeat the command with --overwrite.")
-    return BulkReport(output.rows, before, documents.bad_rows, **told)
+    return BulkReport(output.rows, before, documents.bad_rows, **told, near_ties=near_ties)
 
 
 def _work(

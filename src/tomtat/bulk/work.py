@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from tomtat.bulk.documents import Window
 from tomtat.progress import Advance, Progress
 from tomtat.summarizer import Summarizer
-from tomtat.types import Example, Summary
+from tomtat.types import Example, Summary, total
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Finished:
     """Documents that were read in several pieces."""
     at_limit: int = 0
     """Documents whose summary the token limit ended."""
-    near_ties: int = 0
-    """Tokens that rounding decided."""
+    near_ties: int | None = 0
+    """Tokens that rounding decided; None where nobody counted."""
 
 
 def summarize_here(
@@ -41,7 +41,7 @@ def summarize_window(summarizer: Summarizer, examples: list[Example], progress: 
     cut = sum(summary.share_read < 1 for summary in summaries)
     in_pieces = sum(summary.pieces > 1 for summary in summaries)
     at_limit = sum(summary.finish_reason == "length" for summary in summaries)
-    near_ties = sum(summary.near_ties for summary in summaries)
+    near_ties = total(summary.near_ties for summary in summaries)
     return Finished("".join(map(_line, examples, summaries)), len(examples), cut, in_pieces, at_limit, near_ties)
 
 

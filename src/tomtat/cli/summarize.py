@@ -194,7 +194,7 @@ def _cut_advice(has_whole_sentences: bool) -> str:
     return more if has_whole_sentences else f"{more}, --set generate.whole_sentences=true drops a half sentence"
 
 
-def _tell_near_ties(count: int, progress: TerminalProgress) -> None:
+def _tell_near_ties(count: int | None, progress: TerminalProgress) -> None:
     if count:
         what = "1 token had" if count == 1 else f"{count:,} tokens had"
         progress.note(f"{what} a runner-up within 1e-4: with other batches the text may differ from there.")

@@ -307,7 +307,7 @@ class SummarizerModel(ABC):
         value = self.tokenizer.pad_token_id
         return int(value if value is not None else self.tokenizer.eos_token_id)
 
-    def generation(self, row: Encoded, new_ids: list[int], near_ties: int = 0) -> Generation:
+    def generation(self, row: Encoded, new_ids: list[int], near_ties: int | None = None) -> Generation:
         """Token ids as a text without special tokens; what follows an end token is none of it."""
         ends = set(self.end_token_ids())
         length = next((number + 1 for number, token in enumerate(new_ids) if token in ends), None)
