@@ -12,6 +12,8 @@ import torch
 
 import tomtat
 from conftest import small_settings
+from tomtat import Summarizer
+from tomtat.engines.opening import Place
 from tomtat.errors import ConfigError, ModelError, RunError
 from tomtat.exporting import export, push
 from tomtat.exporting.check import check, inputs
@@ -58,6 +60,62 @@ def test_lossless_exports_say_what_the_run_says(runs: dict[str, Path], tmp_path:
     assert made.check.count == 10
     assert (tmp_path / "out" / "tomtat.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@needs_ctranslate2
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_what_was_exported_for_ctranslate2_is_run_by_it(
+    runs: dict[str, Path], tmp_path: Path, kind: str, tomtat: Callable[..., Any]
+):
+    made = export(runs[kind], "ctranslate2", tmp_path / "out").path
+    texts = ["#Person1#: The meeting moves to friday.", "nina is ill " * 5]
+    summarizer, own = Summarizer.load(made), Summarizer.load(runs[kind], device="cpu", precision="fp32")
+    assert summarizer.engine.name == "ctranslate2 (float32)"
+    assert [one.text for one in summarizer.generate(texts)] == [one.text for one in own.generate(texts)]
+
+    (tmp_path / "a.txt").write_text(texts[0])
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    one = tomtat("summarize", made, tmp_path / "a.txt", "--engine", "auto")
+    assert (one.code, one.out) == (0, own(texts[0]) + "\n")
+    assert "engine: ctranslate2, which this folder was exported for" in one.err
+    command = ("summarize", made, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    assert "engine: ctranslate2, which this folder was exported for" in tomtat(*command).err
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["near_ties"] is None
+    before = Place(str(made), "cpu", "fp32", None).fingerprint()
+    (made / "model.bin").write_bytes(b"other weights")
+    assert Place(str(made), "cpu", "fp32", None).fingerprint() != before
+    assert "another model" in tomtat(*command).err
+
+    refused = tomtat("summarize", made, tmp_path / "a.txt", "--engine", "torch-int8")
+    assert (refused.code, "has no weights for --engine torch-int8" in refused.err) == (2, True)
+    assert "by summarize, chat and serve. Name the run" in tomtat("export", made, "--to", "gguf").err
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("model-f16.gguf", "a model for llama.cpp, which tomtat does not run"),
+        ("genai_config.json", "a model for ONNX Runtime GenAI, which tomtat does not run"),
+        ("model.bin", "a model for CTranslate2; only those with their tomtat.json are run"),
+    ],
+)
+@pytest.mark.parametrize("has_info", [False, True])
+def test_a_folder_in_anothers_format_says_what_it_is(
+    runs: dict[str, Path], tmp_path: Path, file: str, what: str, has_info: bool, tomtat: Callable[..., Any]
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_bytes(b"weights")
+    (tmp_path / "a.txt").write_text("The meeting moves to friday.")
+    commands = [("summarize", tmp_path / "out", tmp_path / "a.txt"), ("summarize", tmp_path / "out", tmp_path / "in")]
+    (tmp_path / "in").write_text('{"text": "one"}\n')
+    if has_info:
+        shutil.copyfile(runs["llama"] / "adapter" / "tomtat.json", tmp_path / "out" / "tomtat.json")
+        commands = [("export", tmp_path / "out", "--to", "merged"), *(commands if file != "model.bin" else [])]
+    for command in commands:
+        result = tomtat(*command)
+        assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+        assert f"{tmp_path}/out holds {what}" in result.err
+        assert "or export that --to merged" in result.err
 
 
 def wide_heads(tiny_llama: Path, folder: Path) -> Path:

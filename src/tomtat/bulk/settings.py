@@ -6,7 +6,7 @@ from typing import Any
 
 from tomtat.files import sha256_of
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo
-from tomtat.models.sources import resolve
+from tomtat.models.sources import CONVERTED, resolve
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
 from tomtat.summarizer import Summarizer
@@ -49,7 +49,8 @@ class SummarizerSettings:
         if not (folder / TRAINED_FILE).is_file():
             return {"model": resolve(self.model).sha256}
         # The prompt and the limits of decoding stand in the trained file.
-        trained = sha256_of(*sorted(folder.glob("*.safetensors")), folder / TRAINED_FILE)
+        weights = sorted([*folder.glob("*.safetensors"), *folder.glob(CONVERTED)])
+        trained = sha256_of(*weights, folder / TRAINED_FILE)
         base = resolve(self.base).sha256 if self.base else TrainedInfo.load(folder).base["sha256"]
         return {"model": trained, "base model": base}
 

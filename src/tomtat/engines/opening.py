@@ -10,12 +10,12 @@ from tomtat.assets import cache_directory
 from tomtat.config import ModelSettings, PromptSettings
 from tomtat.engines.base import Engine
 from tomtat.engines.torch_engine import TorchEngine
-from tomtat.errors import ConfigError, ModelError
+from tomtat.errors import ConfigError
 from tomtat.files import sha256_of
 from tomtat.models import Decoding, Limits, LongInputs, SummarizerModel, load_base, load_trained, packed
 from tomtat.models.int8 import quantize
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo, place, without_network
-from tomtat.models.sources import resolve
+from tomtat.models.sources import CONVERTED, resolve
 from tomtat.models.switching import Adapters
 from tomtat.progress import Progress
 from tomtat.run_folder import RunFolder
@@ -52,6 +52,11 @@ class Place:
         folder = Path(self.path)
         return folder if (folder / TRAINED_FILE).is_file() else None
 
+    @property
+    def is_converted(self) -> bool:
+        """What `tomtat export --to ctranslate2` made: one engine runs it, and its weights are in no other form."""
+        return self.trained is not None and (self.trained / CONVERTED).is_file()
+
     def info(self) -> TrainedInfo | None:
         return TrainedInfo.load(self.trained) if self.trained else None
 
@@ -81,7 +86,7 @@ class Place:
         """Changes with the weights: of the trained files, and of the base they were trained on."""
         if not self.trained:
             return resolve(self.path).sha256
-        weights = sorted(self.trained.glob("*.safetensors"))
+        weights = sorted([*self.trained.glob("*.safetensors"), *self.trained.glob(CONVERTED)])
         base = json.dumps(TrainedInfo.load(self.trained).base, sort_keys=True)
         config = self.trained / "adapter_config.json"
         files = [*weights, config] if config.is_file() else weights
@@ -91,7 +96,11 @@ class Place:
 def open_engine(
     path: str, engine: str, device: str, precision: str | None, base: str | None, progress: Progress | None = None
 ) -> Opened:
-    """`engine` is one of ENGINES; `auto` probes once per model and machine."""
+    """`engine` is one of ENGINES; `auto` probes once per model and machine.
+
+    A folder that was exported for CTranslate2 is run by it, whether `torch` is asked for or nothing.
+    """
+    progress = progress or Progress()
     if engine not in ENGINES:
         raise ConfigError(f"{engine!r} is no engine. Take {', '.join(ENGINES)}.")
     found = place_of(path, device, precision, base)
@@ -99,7 +108,9 @@ def open_engine(
     if engine == "auto":
         from tomtat.engines.probe import fastest
 
-        engine = fastest(found, progress or Progress())
+        engine = fastest(found, progress)
+    elif found.is_converted:
+        progress.note("engine: ctranslate2, which this folder was exported for")
     return asked_as_trained(make_engine(engine, found), info)
 
 
@@ -122,6 +133,8 @@ def place_of(path: str, device: str = "auto", precision: str | None = None, base
 
 
 def make_engine(engine: str, where: Place) -> Engine:
+    if where.is_converted:
+        return _converted(engine, where)
     if engine == "torch":
         model = where.load()
         if model.device.type == "cpu" and packed.pays_here(model.dtype):
@@ -138,17 +151,23 @@ def make_engine(engine: str, where: Place) -> Engine:
     return _ctranslate2(where, "float32" if engine.endswith("float32") else "int8")
 
 
+def _converted(engine: str, where: Place) -> Engine:
+    if engine not in ("torch", "ctranslate2"):
+        raise ConfigError(
+            f"{where.path} was exported for CTranslate2 and has no weights for --engine {engine}. Leave --engine out, "
+            "or name the run it was exported from."
+        )
+    return _run_by_ctranslate2(Path(where.path), where)
+
+
 def _ctranslate2(where: Place, quantization: str) -> Engine:
     """Merged and converted on the first use; what comes out is kept in the cache under the weights' own hash."""
-    try:
-        from tomtat.engines.ctranslate2_engine import CTranslate2Engine
-    except ImportError:
-        raise ModelError("CTranslate2 is not installed: pip install 'tomtat[ctranslate2]'.") from None
     from filelock import FileLock
 
-    from tomtat.models.conversion import convert_to_ctranslate2
+    from tomtat.models.conversion import convert_to_ctranslate2, require_ctranslate2
     from tomtat.models.merging import save_merged
 
+    require_ctranslate2()
     folder = cache_directory() / "ctranslate2" / f"{where.fingerprint()[:32]}-{quantization}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
@@ -160,6 +179,14 @@ def _ctranslate2(where: Place, quantization: str) -> Engine:
                 else:
                     merged = resolve(where.path).path
                 convert_to_ctranslate2(merged, folder, quantization)
-    return CTranslate2Engine(
-        without_network(folder, where.info(), where.is_encoder_decoder), folder, where.batch_tokens
-    )
+    return _run_by_ctranslate2(folder, where)
+
+
+def _run_by_ctranslate2(folder: Path, where: Place) -> Engine:
+    from tomtat.models.conversion import require_ctranslate2
+
+    require_ctranslate2()
+    from tomtat.engines.ctranslate2_engine import CTranslate2Engine
+
+    model = without_network(folder, where.info(), where.is_encoder_decoder)
+    return CTranslate2Engine(model, folder, where.batch_tokens)

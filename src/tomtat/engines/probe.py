@@ -48,6 +48,9 @@ class Tried:
 
 def fastest(where: Place, progress: Progress) -> str:
     """An engine's name; what was tried and chosen is told."""
+    if where.is_converted:
+        progress.note("engine: ctranslate2, which this folder was exported for")
+        return "ctranslate2"
     device = choose_device(where.device)
     if device.type != "cpu":
         progress.note(f"engine: torch, the only one here for {device}")

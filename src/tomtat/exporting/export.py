@@ -14,6 +14,7 @@ from tomtat.files import replace_folder
 from tomtat.models import SummarizerModel, load_trained
 from tomtat.models.loading import TRAINED_FILE
 from tomtat.models.merging import save_merged
+from tomtat.models.sources import require_plain
 from tomtat.progress import Progress
 from tomtat.quiet import quiet_transformers
 from tomtat.run_folder import RunFolder
@@ -181,6 +182,7 @@ def find_trained(run: Path | str | RunFolder) -> tuple[Path, RunFolder | None]:
     """The folder with what was trained, and its run where there is one."""
     path = run.path if isinstance(run, RunFolder) else Path(run)
     if (path / TRAINED_FILE).is_file() and not (path / "config.toml").is_file():
+        require_plain(path)
         return path, None
     folder = RunFolder.open(path)
     return folder.trained_path, folder

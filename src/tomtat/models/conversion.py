@@ -51,7 +51,7 @@ def convert_to_ctranslate2(merged: Path, folder: Path, quantization: str = "floa
     differ from the original's is refused (ModelError), and nothing is left behind. What other number formats round away
     is only told.
     """
-    _require_ctranslate2()
+    require_ctranslate2()
     if quantization not in QUANTIZATIONS:
         raise ModelError(f"{quantization!r} is no quantization. Choose {', '.join(QUANTIZATIONS)}.")
     if folder.exists():
@@ -88,7 +88,7 @@ def convert_to_ctranslate2(merged: Path, folder: Path, quantization: str = "floa
     return Conversion(quantization, difference)
 
 
-def _require_ctranslate2() -> None:
+def require_ctranslate2() -> None:
     try:
         import ctranslate2  # noqa: F401
     except ImportError:

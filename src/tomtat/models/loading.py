@@ -19,7 +19,7 @@ from tomtat.models.decoding import NO_LIMITS, Decoding, Limits, LongInputs
 from tomtat.models.families import default_prompt, positions_of
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
 from tomtat.models.seq2seq import Seq2SeqModel
-from tomtat.models.sources import ModelSource, resolve
+from tomtat.models.sources import ModelSource, require_plain, resolve
 from tomtat.prompts import Prompt
 from tomtat.quiet import quiet_peft, quiet_transformers
 
@@ -175,6 +175,7 @@ def warn_if_another_base(source: ModelSource, trained_on: Mapping[str, Any]) -> 
 
 
 def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
+    require_plain(folder)
     network, tokenizer = load_plain(folder)
     return _wrap(network, tokenizer, info.prompt, resolve(str(folder)))
 

@@ -56,6 +56,7 @@ def _folder(folder: Path) -> ModelSource:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise ModelError(f"{folder} {what}. Name a folder with config.json and model.safetensors, or a model's name.")
+    require_plain(folder)
     if not (folder / "config.json").is_file():
         hint = (
             " It is a run folder: name it as the run, not as the model." if (folder / "config.toml").is_file() else ""
@@ -64,6 +65,24 @@ def _folder(folder: Path) -> ModelSource:
     folder = folder.resolve()
     _require_safetensors(folder, str(folder))
     return ModelSource(str(folder), folder, _hash(folder))
+
+
+CONVERTED = "model.bin"
+"""CTranslate2's weights. Not pickles, which Transformers named pytorch_model.bin."""
+_FORMATS = {
+    CONVERTED: "a model for CTranslate2; only those with their tomtat.json are run, by summarize, chat and serve",
+    "genai_config.json": "a model for ONNX Runtime GenAI, which tomtat does not run",
+    "*.onnx": "an ONNX model, which tomtat does not run",
+    "*.gguf": "a model for llama.cpp, which tomtat does not run",
+}
+"""What other tools' folders hold, by a file in them."""
+
+
+def require_plain(folder: Path) -> None:
+    """Raises: ModelError for a folder in another tool's format, such as `tomtat export` writes."""
+    what = next((what for pattern, what in _FORMATS.items() if any(folder.glob(pattern))), None)
+    if what and not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} holds {what}. Name the run it was exported from, or export that --to merged.")
 
 
 def _hub(name: str, revision: str | None) -> Path:
