@@ -1,15 +1,13 @@
 """With dropout off, what a step does depends on its rows alone."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import two_processes
 from conftest import byte_tokenizer, rows, write_jsonl
 from exact_step import EXACT, first_step
 
@@ -62,15 +60,13 @@ def test_loss_and_gradient_depend_on_neither_cut_nor_padding_nor_order(
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_and_the_gradient_of_one(families: dict[str, dict[str, Any]], tmp_path: Path):
-    # `accelerate launch --cpu` starts one process whatever number is asked for; --multi_gpu starts two without a GPU too.
+@pytest.mark.parametrize("way", ["--multi_gpu", "--use_fsdp"])
+def test_two_processes_have_the_loss_and_the_gradient_of_one(
+    way: str, families: dict[str, dict[str, Any]], tmp_path: Path
+):
     file = tmp_path / "settings.json"
     file.write_text(json.dumps(families))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
-               "--main_process_port=0", "--mixed_precision=no", "--dynamo_backend=no", str(Path(__file__).with_name("exact_step.py")), str(file)]  # fmt: skip
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
-    assert result.returncode == 0, result.stderr[-6000:]
+    two_processes.run(Path(__file__).with_name("exact_step.py"), file, way=way)
     for name, settings in families.items():
         loss, gradient = first_step(settings, tmp_path / f"one-{name}")
         for rank in (0, 1):

@@ -19,6 +19,7 @@ from torch import nn
 from tomtat.models.devices import to_device
 from tomtat.models.families import positions_of
 from tomtat.models.packing import Packed, PackedRow
+from tomtat.models.shards import idle, whole
 from tomtat.models.widths import padded_width
 
 SAVES_FROM = 0.1
@@ -114,7 +115,7 @@ class FrozenPart:
     def patched(self, forwards: dict[Any, Callable[..., Any]]) -> Iterator[None]:
         # The layers stay the modules they are, because stacks ask them for their kind of attention.
         for layer, forward in forwards.items():
-            layer.__dict__["forward"] = forward
+            layer.__dict__["forward"] = forward if _makes_bias(layer) else idle(forward)
         try:
             yield
         finally:
@@ -128,7 +129,9 @@ class FrozenPart:
         for name, weight in sorted(self.stack.named_parameters()):
             if id(weight) not in above and not weight.requires_grad:
                 digest.update(name.encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+                # A copy: what numpy has looked into can't be let go of, as shards are.
+                content = whole(weight).detach().cpu().clone(memory_format=torch.contiguous_format)
+                digest.update(content.view(torch.uint8).numpy())
         config = self.network.config.to_dict()
         config.pop("_name_or_path", None)
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
@@ -228,10 +231,17 @@ def _passing(layer: Any) -> Callable[..., Any]:
 
 def _shaped(layer: Any, hidden: torch.Tensor, bias: torch.Tensor | None) -> Any:
     """As this kind of layer returns it: T5's hand the bias of relative positions on, which their first one makes."""
-    if "position_bias" not in inspect.signature(type(layer).forward).parameters:
+    if not _hands_bias_on(layer):
         return hidden
-    attention = layer.layer[0].SelfAttention
-    if attention.has_relative_attention_bias:
+    if _makes_bias(layer):
         tokens = hidden.shape[1]
-        bias = attention.compute_bias(tokens, tokens, device=hidden.device)
+        bias = layer.layer[0].SelfAttention.compute_bias(tokens, tokens, device=hidden.device)
     return hidden, bias, None
+
+
+def _hands_bias_on(layer: Any) -> bool:
+    return "position_bias" in inspect.signature(type(layer).forward).parameters
+
+
+def _makes_bias(layer: Any) -> bool:
+    return _hands_bias_on(layer) and bool(layer.layer[0].SelfAttention.has_relative_attention_bias)

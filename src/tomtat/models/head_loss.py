@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tomtat.models.shards import whole
+
 LOGITS_AT_ONCE = 1 << 22
 """16 MB in fp32, which the allocator hands out again and again: five times as fast as fresh memory for all logits."""
 
@@ -59,7 +61,7 @@ class _FrozenHeadLoss(torch.autograd.Function):  # type: ignore[misc]
         if ctx.needs_input_grad[0]:
             off = exponentials.div_(total)
             off[torch.arange(len(labels), device=labels.device), labels] -= 1
-            ctx.save_for_backward(off.to(hidden.dtype) @ head.weight)
+            ctx.save_for_backward(off.to(hidden.dtype) @ whole(head.weight))
         return (total.log() + top - wanted).sum()
 
     @staticmethod

@@ -3,7 +3,6 @@
 Nothing is written before config, data and model have been loaded and found good.
 """
 
-import os
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -26,10 +25,12 @@ from tomtat.models.decoding import decoding_of, limits_of
 from tomtat.models.loading import TrainedInfo, load_to_train_on, place
 from tomtat.models.lossy import warnings_of
 from tomtat.models.parameters import count_parameters
-from tomtat.models.precision import choose_device, choose_dtype
+from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
+from tomtat.models.shards import Shards
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder, free_path
+from tomtat.training.cache import in_words
 from tomtat.training.calibration import load_candidates, start_weights
 from tomtat.training.checkpoints import load_checkpoint, recover_checkpoints
 from tomtat.training.fitting import require_positions, told_languages
@@ -43,18 +44,11 @@ from tomtat.training.identity import (
     require_same_settings,
     require_same_start,
 )
+from tomtat.training.launch import asks_for_fsdp, fsdp_unsaid, require_known_launch
 from tomtat.training.loop import Trainer
 from tomtat.training.objectives import TrainingData
 from tomtat.training.rows import SAMPLE, LazyRows, spread
 from tomtat.types import Example
-
-SHARDED = {
-    "FSDP": "FSDP",
-    "DEEPSPEED": "DeepSpeed",
-    "MEGATRON_LM": "Megatron-LM",
-    "PARALLELISM_CONFIG": "a parallelism",
-}
-"""Ways of cutting a model into parts, by the end of the variable in which Accelerate hands them on."""
 
 
 def finetune(
@@ -107,7 +101,7 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     require_positions(model, examples)
     data = _encode(model, examples, candidates, config)
     _tell_about(examples, data, model, config, progress)
-    _fit_precision(model, config.model, accelerator)
+    shards = _settle(model, config.model, accelerator, progress)
     progress.note(_trained_share(model))
     if accelerator.is_main_process:
         info = _info(model, data, _trained_info(model, data, config)) | {
@@ -125,7 +119,7 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     accelerator.wait_for_everyone()
     folder = RunFolder(path)
     with _lock(folder, accelerator):
-        return _train(folder, config, model, data, accelerator, progress)
+        return _train(folder, config, model, data, accelerator, progress, shards)
 
 
 def resume(
@@ -168,8 +162,9 @@ def resume(
         if accelerator.is_main_process and asked != folder.config:
             write_text(folder.config_path, asked.to_toml())
         # What was chosen at the start holds to the end: measured again, a busy machine might choose otherwise.
-        _fit_precision(model, asked.model, accelerator, {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]])
-        return _train(folder, asked, model, data, accelerator, progress, state)
+        precision = {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]]
+        shards = _settle(model, asked.model, accelerator, progress, precision)
+        return _train(folder, asked, model, data, accelerator, progress, shards, state)
 
 
 def _require_known(folder: RunFolder, info: Mapping[str, Any]) -> None:
@@ -191,11 +186,12 @@ def _train(
     data: TrainingData,
     accelerator: Any,
     progress: Progress,
+    shards: Shards | None,
     state: dict[str, Any] | None = None,
 ) -> RunFolder:
     initial = _keep_initial_adapter(folder, config, model) if accelerator.is_main_process else None
     trained_info = _trained_info(model, data, config)
-    trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial)
+    trainer = Trainer(model, data, config, folder, trained_info, accelerator, progress, initial, shards)
     if state is not None:
         trainer.restore(state)
         epoch = min(trainer.place.epoch, config.train.epochs)
@@ -216,14 +212,16 @@ def _accelerator(config: RunConfig, path: Path) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
 
-    _require_whole_models()
+    require_known_launch(config)
     try:
         # Mixed precision is ours (models/precision.py): Accelerate is here for processes, devices and trackers.
-        return Accelerator(
-            cpu=config.model.device == "cpu",
-            log_with=config.train.trackers or None,
-            project_config=ProjectConfiguration(project_dir=str(path), logging_dir=str(path)),
-        )
+        with fsdp_unsaid():
+            return Accelerator(
+                # Left to itself, it would let each process train alone where there is no GPU.
+                cpu=choose_device(config.model.device).type == "cpu",
+                log_with=config.train.trackers or None,
+                project_config=ProjectConfiguration(project_dir=str(path), logging_dir=str(path)),
+            )
     except (ValueError, ImportError) as error:
         if not config.train.trackers:
             raise
@@ -231,16 +229,6 @@ def _accelerator(config: RunConfig, path: Path) -> Any:
             f"train.trackers = {config.train.trackers}: {' '.join(str(error).split())} "
             "Trackers are packages of their own; for TensorBoard: pip install 'tomtat[tensorboard]'."
         ) from None
-
-
-def _require_whole_models() -> None:
-    """Accelerate says in the environment what it was launched with; passed over, it would be believed to be at work."""
-    for way, name in SHARDED.items():
-        if os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true":
-            raise ConfigError(
-                f"accelerate launch asks for {name}, which tomtat does not do: each process holds the whole model, and "
-                "only what is trained is summed over them. Launch without it (`accelerate config`, or --multi_gpu)."
-            )
 
 
 def _load_examples(config: RunConfig) -> tuple[dict[str, list[Example]], list[Reject]]:
@@ -258,26 +246,38 @@ def _load_examples(config: RunConfig) -> tuple[dict[str, list[Example]], list[Re
 def _prepare(config: RunConfig) -> SummarizerModel:
     """The base with its trainable weights, on the CPU in fp32. The same seed gives the same initial adapter."""
     torch.manual_seed(config.seed)
-    if config.calibrate.run is not None:
-        model = load_to_train_on(RunFolder.open(config.calibrate.run).trained_path)
-        if config.train.method == "full":
-            unfreeze(model.network, config.train)
+    with fsdp_unsaid():
+        if config.calibrate.run is not None:
+            model = load_to_train_on(RunFolder.open(config.calibrate.run).trained_path)
+            if config.train.method == "full":
+                unfreeze(model.network, config.train)
+            return model
+        model = load_base(config.model, config.prompt)
+        prepare_training(model, config.lora, config.train)
         return model
-    model = load_base(config.model, config.prompt)
-    prepare_training(model, config.lora, config.train)
-    return model
 
 
-def _fit_precision(
-    model: SummarizerModel, settings: ModelSettings, accelerator: Any, precision: str | None = None
-) -> None:
-    """`precision` is what was found before; without it, the first process looks and all do as it does."""
+def _settle(
+    model: SummarizerModel, settings: ModelSettings, accelerator: Any, progress: Progress, precision: str | None = None
+) -> Shards | None:
+    """Cast the network and bring it to its device; under FSDP as shards, the whole never lies there.
+
+    `precision` is what was found before; without it, the first process looks and all do as it does.
+    """
     if precision is None:
         dtype = choose_dtype(settings.precision, choose_device(settings.device), model.model_type)
         precision = _of_first_process("bf16" if dtype == torch.bfloat16 else "fp32", accelerator)
-    place(model, settings.model_copy(update={"precision": precision}))
-    if accelerator.num_processes > 1:
+    if accelerator.num_processes == 1:
+        place(model, settings.model_copy(update={"precision": precision}))
+        return None
+    cast_parameters(model.network, torch.bfloat16 if precision == "bf16" else torch.float32)
+    if not asks_for_fsdp():
         model.network.to(accelerator.device)
+        return None
+    shards = Shards(model.network, accelerator.device)
+    own, whole = in_words(shards.own_bytes), in_words(shards.whole_bytes)
+    progress.note(f"FSDP: this process keeps {own} of the {whole} of frozen weights, and gathers a layer at a time")
+    return shards
 
 
 def _of_first_process(value: str, accelerator: Any) -> str:

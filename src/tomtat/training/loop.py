@@ -8,7 +8,7 @@ the cut into micro-batches nor the number of processes changes what a step does.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tomtat.models.dropout import quick_dropout
 from tomtat.models.fused import fused_lora
 from tomtat.models.loading import TrainedInfo
 from tomtat.models.quick_layers import quick_layers
+from tomtat.models.shards import Shards
 from tomtat.progress import Progress
 from tomtat.quiet import quiet_transformers
 from tomtat.run_folder import RunFolder
@@ -96,6 +97,7 @@ class Trainer:
         accelerator: Any,
         progress: Progress,
         initial_adapter: Path | None = None,
+        shards: Shards | None = None,
     ) -> None:
         self.model = model
         self.data = data
@@ -106,7 +108,9 @@ class Trainer:
         self.accelerator = accelerator
         self.progress = progress
         self.initial_adapter = initial_adapter
-        self.frozen = open_states(model, data.seen_each_epoch, config.train, progress)
+        self.shards = shards
+        with self._together():
+            self.frozen = open_states(model, data.seen_each_epoch, config.train, progress)
         self.objective = objective_for(model, data, config.calibrate, self.frozen)
         by_rouge = self.settings.choose_by == "rouge" and bool(data.validation)
         self.judge = Judge(model, data, config, trained_info.decoding) if by_rouge else None
@@ -172,11 +176,12 @@ class Trainer:
         self.model.network.train()
         weight = self.objective.weight(rows)
         loss_sum = 0.0
-        for piece in micro_batches(self._share(rows), self.objective.lengths, self.settings.micro_batch_tokens):
-            loss = self.objective.loss_sum(piece)
-            (loss / weight).backward()
-            self.masters.collect_gradients()
-            loss_sum += loss.item()
+        with self._together():
+            for piece in micro_batches(self._share(rows), self.objective.lengths, self.settings.micro_batch_tokens):
+                loss = self.objective.loss_sum(piece)
+                (loss / weight).backward()
+                self.masters.collect_gradients()
+                loss_sum += loss.item()
         loss_sum = self._sum_over_processes(loss_sum)
         self._require_finite(loss_sum, "loss")
         learning_rate = self.scheduler.get_last_lr()[0]
@@ -288,7 +293,8 @@ class Trainer:
         self.model.network.eval()
         objective = CrossEntropy(self.model, rows, self.frozen)
         pieces = micro_batches(self._share(range(len(rows))), objective.lengths, self.settings.micro_batch_tokens)
-        loss_sum = sum(objective.loss_sum(piece).item() for piece in pieces)
+        with self._together():
+            loss_sum = sum(objective.loss_sum(piece).item() for piece in pieces)
         return self._sum_over_processes(loss_sum) / sum(len(row.target_ids) for row in rows)
 
     def _validation_score(self) -> float | None:
@@ -296,7 +302,9 @@ class Trainer:
         if self.judge is None:
             return None
         count = len(self.judge.rows)
-        return self._sum_over_processes(self.judge.score_sum(self._share(range(count)))) / count
+        with self._together():
+            score_sum = self.judge.score_sum(self._share(range(count)))
+        return self._sum_over_processes(score_sum) / count
 
     def _is_patience_over(self) -> bool:
         patience = self.settings.patience
@@ -363,6 +371,10 @@ class Trainer:
             self.folder.log(row)
         numbers = {f"{row['kind']}/{name}": value for name, value in row.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=self.place.step)
+
+    def _together(self) -> AbstractContextManager[None]:
+        """Around all that runs the network."""
+        return self.shards.together() if self.shards else nullcontext()
 
     def _share(self, rows: Sequence[int]) -> Sequence[int]:
         """This process's part of some rows."""
