@@ -86,6 +86,20 @@ def test_what_is_shown_already_is_not_quoted_again(memory: ChatMemory) -> None:
     assert not set(composed.recalled) & set(composed.newest)
 
 
+def test_what_is_quoted_again_is_not_made_again(memory: ChatMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(memory, talk(60))
+    memory.fold("chat")
+    known = memory.compose("chat", 500, "Where is the ladder?")
+    monkeypatch.setattr("tomtat.memory.recall.quoted", lambda message: pytest.fail("it was known"))
+
+    assert known.recalled
+    assert memory.compose("chat", 500, "Where is the ladder?") == known
+
+    memory.forget("chat")
+    with pytest.raises(pytest.fail.Exception):
+        memory.compose("chat", 500, "Where is the ladder?")
+
+
 def test_a_query_is_searched_for_in_the_place_of_the_newest_message(memory: ChatMemory) -> None:
     filled(memory, [*talk(80), user("Thanks, that is all for today.")])
 

@@ -170,7 +170,7 @@ class Composer:
     def _recall(self, draft: _Draft, tree: FoldTree, asked: str, room: int) -> list[Quote]:
         room -= self.counter.message(user(""))
         is_shown = draft.places.__contains__
-        return quotes(self.store, draft.line, asked, is_shown, tree.exactness, room, self.counter.text)
+        return quotes(self.store, draft.line, tree, asked, is_shown, room, self.counter.text)
 
     # -- the whole
 

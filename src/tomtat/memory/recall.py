@@ -1,8 +1,9 @@
 """Which turns of the past to quote: those the newest message asks about, as many as fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tomtat.memory.folds import FoldTree
 from tomtat.memory.framing import CLOSE, QUOTES_OPEN, quoted, said
 from tomtat.store import Branch, Store, Turn
 from tomtat.text import words
@@ -18,6 +19,8 @@ EXACT = 0.3
 (88.4 to 90.9 %)."""
 SHORTER = 0.1
 """How much a turn's length counts against it: 0 not at all, 1 as much as its score for it."""
+_OF_QUOTE = 250
+"""Bytes besides its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,10 @@ def question_of(newest: Sequence[Turn]) -> str:
 
 
 def quotes(
-    store: Store, line: Branch, question: str, is_shown: Callable[[int], bool], exactness: Mapping[int, float],
-    room: int, count: Callable[[str], int],
+    store: Store, line: Branch, tree: FoldTree, question: str, is_shown: Callable[[int], bool], room: int,
+    count: Callable[[str], int],
 ) -> list[Quote]:  # fmt: skip
-    """The turns that a question asks about, in the order they were said, within `room` tokens; none that is shown.
-
-    exactness: of turns with exact strings how likely it is that one of them is asked for.
-    """
+    """The turns that a question asks about, in the order they were said, within `room` tokens; none that is shown."""
     left = room - count(f"{QUOTES_OPEN}\n{CLOSE}")
     if left < TOKENS_A_TURN:
         return []
@@ -50,9 +50,9 @@ def quotes(
     hits = store.search(question, conversation=line.conversation, branch=line.branch, last=line.last, limit=limit)
     for hit in hits:
         if not is_shown(hit.turn.seq):
-            text = quoted(hit.turn.message)
+            text = _text_of(hit.turn, tree)
             tokens = count(text + "\n")
-            score = (hit.score + EXACT * exactness.get(hit.turn.seq, 0.0)) / (tokens + 20) ** SHORTER
+            score = (hit.score + EXACT * tree.exactness.get(hit.turn.seq, 0.0)) / (tokens + 20) ** SHORTER
             found.append((score, tokens, Quote(hit.turn, text, score)))
     chosen: list[Quote] = []
     for _, tokens, quote in sorted(found, key=lambda one: -one[0]):
@@ -60,6 +60,15 @@ def quotes(
             chosen.append(quote)
             left -= tokens
     return sorted(chosen, key=lambda quote: quote.turn.seq)
+
+
+def _text_of(turn: Turn, tree: FoldTree) -> str:
+    """A turn as it is quoted. Of a chat's turns some dozens are looked at for each question, and they never change."""
+    text = tree.quoted.get(turn.seq)
+    if text is None:
+        text = quoted(turn.message)
+        tree.quoted.put(turn.seq, text, _OF_QUOTE + len(text))
+    return text
 
 
 def block(quotes: Sequence[Quote]) -> str:

@@ -403,9 +403,12 @@ class EstimatedTokens(_Counter):
     def text(self, text: str) -> int:
         return round(self._known.count(text, self._text) * self.factor / 100 + 0.5) if text else 0
 
-    def _text(self, text: str) -> int:
-        # No run goes on over a line's end.
-        return sum(map(_price_of_line, _LINES.findall(text)))
+    def _text(self, text: str) -> float:
+        # No run goes on over a line's end, and most lines of a block of quotes are known from other blocks.
+        lines = _LINES.findall(text)
+        if len(lines) == 1:
+            return _price_of_line(text)
+        return sum([self._known.count(line, _price_of_line) for line in lines])
 
     def _around(self, role: str) -> int:
         return _OPENAI_AROUND + 1
