@@ -419,6 +419,30 @@ def test_a_tokenizer_may_come_as_sentencepieces_file_alone(
     assert model.loss_sum([row]).isfinite()
 
 
+@pytest.mark.parametrize("family", ["umt5", "longt5-local"])
+def test_sentencepieces_file_alone_is_enough_where_transformers_does_not_read_it(
+    family: str, folders: dict[str, Path], data: Path, tmp_path: Path
+):
+    import sentencepiece
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    sentencepiece_file(folder / "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    from transformers import T5Tokenizer
+
+    FAMILIES[family][1](T5Tokenizer.from_pretrained(folder)).save_pretrained(folder)
+    assert not (folder / "tokenizer.json").exists()
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    model = base(folder)
+    text = "They meet\non  Friday…"
+
+    assert model.tokenizer(text)["input_ids"] == [*pieces.encode(text), 1]
+    run = tomtat.finetune(settings=small_settings(folder, data), out=tmp_path / "run")
+    save_merged(run.trained_path, tmp_path / "merged")
+    source = "They meet on Friday."
+    assert tomtat.Summarizer.load(tmp_path / "merged")(source) == tomtat.Summarizer.load(run)(source)
+
+
 # --- languages
 
 

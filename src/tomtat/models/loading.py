@@ -18,7 +18,7 @@ from tomtat.models.causal import CausalModel
 from tomtat.models.decoding import NO_LIMITS, Decoding, Limits, LongInputs
 from tomtat.models.families import default_prompt, positions_of
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
-from tomtat.models.seq2seq import Seq2SeqModel
+from tomtat.models.seq2seq import RELATIVE, Seq2SeqModel
 from tomtat.models.sources import ModelSource, require_plain, resolve
 from tomtat.prompts import Prompt
 from tomtat.quiet import quiet_peft, quiet_transformers
@@ -182,10 +182,8 @@ def _load_whole(folder: Path, info: TrainedInfo) -> SummarizerModel:
 
 def without_network(folder: Path, info: TrainedInfo | None, is_encoder_decoder: bool) -> SummarizerModel:
     """Tokenizer and prompt alone, for engines that have the weights in a form of their own."""
-    from transformers import AutoTokenizer
-
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = _tokenizer(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     prompt = info.prompt if info else default_prompt(PromptSettings(), str(config["model_type"]), is_encoder_decoder)
     kind = Seq2SeqModel if is_encoder_decoder else CausalModel
@@ -194,13 +192,27 @@ def without_network(folder: Path, info: TrainedInfo | None, is_encoder_decoder: 
     return model
 
 
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer, T5Tokenizer
+
+    has_pieces_only = (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if has_pieces_only and _family(folder) in RELATIVE:
+        # AutoTokenizer gives UMT5 and LongT5 a class that reads no SentencePiece, whatever tokenizer_config.json says.
+        return T5Tokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _family(folder: Path) -> Any:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+
+
 def _default_prompt(settings: PromptSettings, config: Any) -> Prompt:
     return default_prompt(settings, str(config.model_type), bool(config.is_encoder_decoder))
 
 
 def load_plain(path: Path) -> tuple[Any, Any]:
     """Network (fp32, nothing trainable) and tokenizer of a folder with a whole model; runs no code that lies there."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     _require_known_family(path)
     try:
@@ -210,7 +222,7 @@ def load_plain(path: Path) -> tuple[Any, Any]:
             network = kind.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+            tokenizer = _tokenizer(path)
     except Exception as error:
         # A damaged folder raises nearly anything: OSError, ValueError, KeyError, SafetensorError, tokenizers' own.
         reason = " ".join(str(error).split())[:300]
@@ -225,7 +237,7 @@ def _require_known_family(path: Path) -> None:
     from transformers import CONFIG_MAPPING, __version__
 
     try:
-        family = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+        family = _family(path)
     except (OSError, ValueError, AttributeError):
         return  # damaged: what loads it says how
     if isinstance(family, str) and family not in CONFIG_MAPPING:
