@@ -7,10 +7,14 @@ model at all.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # as `tomtat serve` does, before all that is loaded
 
 from tomtat.server.errors import not_found
 from tomtat.server.services import Caller, ModelCard

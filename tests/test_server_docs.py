@@ -8,6 +8,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from tomtat.config import MemorySettings
+from tomtat.described import described
+from tomtat.server import create_app
+from tomtat.server.conversation_shapes import NewMessages
 from tomtat.server.settings import ServerSettings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +20,7 @@ PAGE = ROOT / "docs" / "server.md"
 def table(settings: type[BaseModel] = ServerSettings, prefix: str = "") -> list[str]:
     """A line a setting: its dotted name, its default, what its docstring says."""
     rows = []
+    said_of = described(settings)
     for name, field in settings.model_fields.items():
         kind = field.annotation
         if get_origin(kind) is dict:
@@ -24,7 +28,7 @@ def table(settings: type[BaseModel] = ServerSettings, prefix: str = "") -> list[
         elif isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not MemorySettings:
             rows += table(kind, f"{prefix}{name}.")
         else:
-            said = " ".join((field.description or "").split())
+            said = " ".join(said_of.get(name, "").split())
             if kind is MemorySettings:
                 said = "As in [chat memory](memory.md)."
             rows.append(f"| `{prefix}{name}` | {_default(field.default)} | {said} |")
@@ -51,6 +55,15 @@ def test_the_page_lists_every_setting_as_it_is():
 
 def test_each_setting_says_what_it_is():
     assert [row for row in table() if row.endswith("|  |")] == []
+
+
+def test_the_openapi_document_says_what_is_written_under_each_attribute():
+    found = create_app(ServerSettings()).openapi()["components"]["schemas"]
+
+    assert found["SummaryItem"]["properties"]["index"]["description"] == "Of its source in `input`."
+    assert found["NewMessages"]["properties"]["branch"]["description"] == "The newest where not given."
+    assert described(NewMessages)["branch"] == "The newest where not given."
+    assert "description" not in found["SummaryItem"]["properties"]["usage"]
 
 
 def test_the_pages_settings_can_be_loaded(tmp_path: Path):

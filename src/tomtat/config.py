@@ -19,7 +19,7 @@ from tomtat.errors import ConfigError
 
 class Settings(BaseModel):
     # Strict, so that "8" is not a number and 0.5 not a count: a slip in a recipe is told, not guessed at.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ModelSettings(Settings):

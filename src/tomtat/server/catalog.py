@@ -10,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from tomtat.described import Described
 from tomtat.errors import TomtatError
 from tomtat.server import errors
 from tomtat.server.errors import ApiError
@@ -21,10 +22,8 @@ router = APIRouter(tags=["Models"])
 OURS = "tomtat"
 
 
-class ModelObject(BaseModel):
+class ModelObject(Described):
     """A model in OpenAI's shape; what is ours only a summarizer has."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: str
     object: Literal["model"] = "model"
@@ -46,10 +45,8 @@ class ModelList(BaseModel):
     data: list[ModelObject]
 
 
-class ModelToLoad(BaseModel):
-    model_config = ConfigDict(
-        use_attribute_docstrings=True, json_schema_extra={"examples": [{"id": "chats", "run": "chats-2"}]}
-    )
+class ModelToLoad(Described):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "chats", "run": "chats-2"}]})
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
     """What clients will name. One that is taken comes to mean the new weights; requests under way end with the old."""

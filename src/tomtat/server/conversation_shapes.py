@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from tomtat.described import Described
 from tomtat.memory import Context, Fold
 from tomtat.server.which import Message
 from tomtat.store import Branch, Hit, Receipt, Turn
@@ -13,11 +14,7 @@ from tomtat.store.taken_back import as_said
 Metadata = dict[str, str]
 
 
-class Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class Given(Shape):
+class Given(Described):
     """What clients send: 0 is no `false`."""
 
     model_config = ConfigDict(strict=True)
@@ -54,7 +51,7 @@ class NewMessages(Given):
     """Where what stands behind `after` differs, open a branch instead of answering with 409."""
 
 
-class Appended(Shape):
+class Appended(Described):
     conversation: str
     branch: int
     first: int
@@ -64,11 +61,11 @@ class Appended(Shape):
     """How many were stored now."""
 
 
-class Conversation(Shape):
+class Conversation(Described):
     id: str
     object: str = "conversation"
     created_at: int
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default={})
     user: str | None = None
     turns: int
     """Deleted ones among them."""
@@ -76,7 +73,7 @@ class Conversation(Shape):
     """The newest: what other addresses mean unless they are given another."""
 
 
-class Page(Shape):
+class Page(Described):
     object: str = "list"
     data: list[dict[str, Any]]
     first_id: str | None = None
@@ -84,7 +81,7 @@ class Page(Shape):
     has_more: bool = False
 
 
-class Conversations(Shape):
+class Conversations(Described):
     object: str = "list"
     data: list[Conversation]
     first_id: str | None = None
@@ -92,7 +89,7 @@ class Conversations(Shape):
     has_more: bool = False
 
 
-class Place(Shape):
+class Place(Described):
     turn: int
     """Its place, from 1 on."""
     at: float
@@ -104,7 +101,7 @@ class Place(Shape):
     """Its items were deleted: it is kept until the conversation is erased, and no model is sent it."""
 
 
-class Messages(Shape):
+class Messages(Described):
     object: str = "list"
     data: list[Place]
     branch: int
@@ -117,12 +114,12 @@ class Found(Place):
     """Comparable within one search only."""
 
 
-class Hits(Shape):
+class Hits(Described):
     object: str = "list"
     data: list[Found]
 
 
-class Told(Shape):
+class Told(Described):
     """A fold: what stands for the turns from `first` to `last`."""
 
     first: int
@@ -133,19 +130,19 @@ class Told(Shape):
     """model, extract (the turns' own sentences) or both."""
     text: str
     summarizer: str
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = Field(default=[])
     """On every text that was tried, those refused too."""
-    strings: list[dict[str, Any]] = []
+    strings: list[dict[str, Any]] = Field(default=[])
     """Exact strings of its turns."""
 
 
-class Folds(Shape):
+class Folds(Described):
     object: str = "list"
     data: list[Told]
     has_more: bool
 
 
-class Composed(Shape):
+class Composed(Described):
     """What a model would be sent."""
 
     object: str = "conversation.context"
@@ -166,7 +163,7 @@ class Composed(Shape):
     shares: dict[str, int]
 
 
-class Erased(Shape):
+class Erased(Described):
     """A receipt."""
 
     id: str | None = None
@@ -183,7 +180,7 @@ class Erased(Shape):
     """Where copies may live on that no store can reach."""
 
 
-class ImportedRows(Shape):
+class ImportedRows(Described):
     object: str = "conversation.import"
     conversations: int
     turns: int

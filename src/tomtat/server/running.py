@@ -57,6 +57,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         # What was loaded stays to the end. To look through it for garbage stops all requests for 0.1 s each time.
         gc.freeze()
+        gc.enable()  # whoever starts a server may have disabled it
         self._listening()
 
     @contextmanager

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tomtat.asking import DRAWING, TOLD_APART
 from tomtat.data.rows import as_source
+from tomtat.described import Described
 from tomtat.errors import DataError
 from tomtat.server import errors
 from tomtat.server.errors import ApiError
@@ -23,10 +24,10 @@ from tomtat.types import FinishReason, Source, Summary
 router = APIRouter(tags=["Summaries"])
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Described):
     """A message in OpenAI's shape."""
 
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow")
 
     role: str
     content: str | list[dict[str, Any]] | None = None
@@ -66,11 +67,10 @@ def _known(language: str) -> str:
     return language
 
 
-class SummaryRequest(BaseModel):
+class SummaryRequest(Described):
     """What isn't given is as the summarizer's own settings say. Unknown fields are ignored."""
 
     model_config = ConfigDict(
-        use_attribute_docstrings=True,
         strict=True,
         json_schema_extra={
             "examples": [
@@ -119,9 +119,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class SummaryItem(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
+class SummaryItem(Described):
     object: Literal["summary"] = "summary"
     index: int
     """Of its source in `input`."""

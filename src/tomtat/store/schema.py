@@ -8,7 +8,9 @@ derived     what was made from spans of turns
 damaged     what `check` set aside
 facts       what the store knows of itself: the analysis its index was made by, its embedding, a check of its key
 
-The full-text index is each database's own and no part of this: see `sqlite.py` and `postgres.py`.
+The full-text index is each database's own and no part of this: see `sqlite.py` and `postgres.py`. The two partial
+indexes are partial on PostgreSQL too (see the migrations); to say so here would load its dialect, for 50 ms, at each
+start.
 """
 
 from sqlalchemy import (
@@ -95,7 +97,7 @@ turns = Table(
     Column("rest", Text),
     Column("sealed", LargeBinary),
     Column("vector", LargeBinary),
-    Index("turns_to_index", "key", sqlite_where=text("words IS NULL"), postgresql_where=text("words IS NULL")),
+    Index("turns_to_index", "key", sqlite_where=text("words IS NULL")),
 )
 segments = Table(
     "segments",
@@ -106,7 +108,7 @@ segments = Table(
     Column("words", LargeBinary, nullable=False),
     Column("vectors", LargeBinary),
     Column("body", LargeBinary, nullable=False),
-    Index("segments_to_embed", "key", sqlite_where=text("vectors IS NULL"), postgresql_where=text("vectors IS NULL")),
+    Index("segments_to_embed", "key", sqlite_where=text("vectors IS NULL")),
 )
 client_ids = Table(
     "client_ids",
