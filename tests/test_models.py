@@ -172,6 +172,7 @@ def test_no_ngram_is_repeated_in_the_summary_while_the_source_may_be_copied():
         ("decoder + lm_head", 2 * 11 + 1),
         ("decoder attention", 2 * 8),
         ("top-1", 7 + 11),
+        ("top-50%", 7 + 11),
         ("decoder top-1", 11),
         ("bottom-1 encoder attention", 4),
         (["q", "v"], 2 * 6),
@@ -185,7 +186,16 @@ def test_targets_mean_what_they_say_on_t5(tiny_t5: Path, target: Any, count: int
 
 
 @pytest.mark.parametrize(
-    ("target", "count"), [("all-linear", 21), ("attention", 12), ("decoder", 21), ("top-2", 14), ("q_proj", 3)]
+    ("target", "count"),
+    [
+        ("all-linear", 21),
+        ("attention", 12),
+        ("decoder", 21),
+        ("top-2", 14),
+        ("top-50%", 14),
+        ("bottom-33%", 7),
+        ("q_proj", 3),
+    ],
 )
 def test_targets_mean_the_same_on_llama(tiny_llama: Path, target: str, count: int):
     assert len(select(base(tiny_llama).network, target, "lora.target", linear_only=True)) == count

@@ -65,8 +65,9 @@ class LoraSettings(Settings):
     """The update is scaled by alpha / rank (alpha / sqrt(rank) with rsLoRA)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target: str | list[str] = "all-linear"
-    """Where adapters go: `all-linear`, `attention`, `encoder`, `decoder`, `top-10`, a module's name, `re:PATTERN`;
-    words side by side narrow (`decoder attention`), `+` joins (`decoder + lm_head`), a list is a union."""
+    """Where adapters go: `all-linear`, `attention`, `encoder`, `decoder`, `top-10`, `top-50%`, a module's name,
+    `re:PATTERN`; words side by side narrow (`decoder attention`), `+` joins (`decoder + lm_head`), a list is a
+    union."""
     modules_to_save: list[str] = []
     """Modules trained whole and saved with the adapter, such as `lm_head`."""
     use_rslora: bool = False

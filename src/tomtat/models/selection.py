@@ -4,6 +4,7 @@
     attention              linear layers of attention blocks
     encoder, decoder       of that stack (a causal model is all decoder)
     top-10, bottom-4       of the uppermost, lowest layers of each stack
+    top-50%, bottom-25%    of a share of its layers, rounded up
     embeddings             token embeddings, not those of positions
     lm_head, q_proj, ...   modules of that name, wherever they stand
     re:PATTERN             modules whose whole name matches
@@ -25,7 +26,7 @@ _STACK = re.compile(r"(?:^|\.)(encoder|decoder)\.")
 _LAYER = re.compile(r"\.(?:block|layers|h|layer)\.(\d+)\.")
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _NORM = re.compile(r"norm$", re.IGNORECASE)
-_TOP = re.compile(r"(top|bottom)-(\d+)")
+_TOP = re.compile(r"(top|bottom)-(\d+)(%?)")
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ def _matches(word: str, part: Part, linear_only: bool) -> bool:
     if word in ("encoder", "decoder"):
         return part.stack == word and not part.is_head
     if match := _TOP.fullmatch(word):
-        count = int(match[2])
         if part.layer is None:
             return False
+        count = -(-int(match[2]) * part.layers // 100) if match[3] else int(match[2])
         return part.layer >= part.layers - count if match[1] == "top" else part.layer < count
     return part.is_called(word)
 
