@@ -16,7 +16,7 @@ from tomtat.config import ModelSettings, PromptSettings
 from tomtat.engines import LiveEngine, TorchEngine
 from tomtat.engines import probe as probe_module
 from tomtat.engines.opening import Place
-from tomtat.engines.probe import Tried, fastest
+from tomtat.engines.probe import Tried, agreement, fastest
 from tomtat.engines.torch_engine import Flight, Job, read_together
 from tomtat.errors import ConfigError, RunError
 from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
@@ -479,7 +479,7 @@ def test_auto_tries_once_and_takes_the_fastest_that_says_the_same(
 ):
     monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
     tries: list[int] = []
-    results = [Tried("torch", 2.0, 1.0), Tried("torch-int8", 0.5, 0.2), Tried("ctranslate2", 1.0, 0.9)]
+    results = [Tried("torch", 2.0, 1.0), Tried("torch-int8", 0.5, 0.9), Tried("ctranslate2", 1.0, 0.95)]
     monkeypatch.setattr(probe_module, "_try", lambda where: (tries.append(1), results)[1])
     told: list[str] = []
     progress = Progress()
@@ -488,7 +488,7 @@ def test_auto_tries_once_and_takes_the_fastest_that_says_the_same(
 
     assert fastest(where, progress) == fastest(where, progress) == "ctranslate2"
     assert len(tries) == 1
-    assert "torch-int8 0.5 s (agreement 0.20)" in told[-1]
+    assert "torch-int8 0.5 s (goes on as torch does in 90.0% of tokens)" in told[-1]
     (tmp_path / "cache" / "engines.json").write_text("{half")
     assert fastest(where, progress) == "ctranslate2"
     assert len(tries) == 2
@@ -501,6 +501,34 @@ def test_auto_probes_for_real(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     tried = next(iter(json.loads((tmp_path / "cache" / "engines.json").read_text()).values()))
     assert [one["engine"] for one in tried] == ["torch", "torch-int8", "ctranslate2"]
     assert all(one["seconds"] > 0 or one["problem"] for one in tried)
+
+
+def test_only_what_follows_the_same_beginning_is_compared():
+    said = "they meet on friday at noon".split()
+    assert agreement([(said, said), (said, [*said[:2], "at", "noon"])]) == 8 / 9
+    assert agreement([(said, said[:3])]) == 3 / 4, "one that ends earlier parts there"
+    assert agreement([([], [])]) == 1.0
+    assert agreement([(["they"], ["we"])]) == 0.0
+
+
+@pytest.mark.parametrize(("wrong", "chosen"), [(1.0, "torch-int8"), (1.0001, "torch-int8"), (2.0, "torch")])
+def test_an_engine_with_a_wrong_scale_is_not_taken_and_one_that_rounds_is(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float, chosen: str
+):
+    monkeypatch.setenv("TOMTAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(probe_module, "ALTERNATIVES", ("torch-int8",))
+    timed = probe_module._timed
+    by_name = {"torch": 2.0, "torch-int8": 1.0}
+    monkeypatch.setattr(probe_module, "_timed", lambda engine, rows: (by_name[engine.name], timed(engine, rows)[1]))
+
+    def made(name: str, where: Place) -> TorchEngine:
+        model = lively(tiny_llama)
+        if name != "torch":
+            model.network.model.layers[0].mlp.down_proj.weight.data *= wrong
+        return TorchEngine(model, name=name)
+
+    monkeypatch.setattr(probe_module, "make_engine", made)
+    assert fastest(Place(str(tiny_llama), "cpu", "fp32", None), Progress()) == chosen
 
 
 def test_unknown_engines_are_refused(tomtat: Callable[..., Any], tiny_llama: Path, tmp_path: Path):

@@ -102,7 +102,7 @@ class Summarizer:
 
         `precision` is the run's own if not given, else `auto`;
         `base` says where the adapter's base model lies on this machine, where its name does not;
-        `engine` is `torch`, `torch-int8`, `ctranslate2`, or `auto`: the fastest here of those that say the same.
+        `engine` is `torch`, `torch-int8`, `ctranslate2`, or `auto`: the fastest here of those that agree with torch.
         """
         opened = open_engine(os.fspath(path), engine, device, precision, base, progress)
         return cls(
