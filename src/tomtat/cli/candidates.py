@@ -10,16 +10,22 @@ from tomtat.cli.terminal import TerminalProgress, console, print_next, print_tab
 
 
 def candidates_command(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     data: Annotated[str | None, typer.Option("--data", help="Other data than the run's training split.")] = None,
     validation: Annotated[
         bool,
-        typer.Option("--validation", help="The run's validation split, into candidates.validation.jsonl: to look at."),
+        typer.Option(
+            "--validation",
+            help="Draw for the run's validation split, into candidates.validation.jsonl: how much room is there where "
+            "nothing was trained? `train --candidates` does not read it.",
+        ),
     ] = False,
     count: Annotated[int, typer.Option(min=2, help="Candidates per row; the first is the greedy one.")] = 8,
-    temperature: Annotated[float, typer.Option(help="Above 0; higher draws more different ones.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens of together this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws others.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Above 0; the higher, the less alike the candidates.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(help="Draw each token among the likeliest ones that together have this probability.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws: another number, other candidates.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; by default candidates.jsonl in the run folder.")
     ] = None,
@@ -28,7 +34,8 @@ def candidates_command(
 ) -> None:
     """Draw several summaries of each training row and score them, for `tomtat train --candidates`.
 
-    It may be stopped and killed: the same command goes on.
+    The score is the mean of ROUGE-1, -2 and -L against the row's references. At the end stands how much better than
+    the greedy summary the best ones are. It may be stopped or killed: the same command goes on.
 
     tomtat candidates runs/mine
 

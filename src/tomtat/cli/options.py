@@ -34,7 +34,8 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="torch (exact), torch-int8, ctranslate2, ctranslate2-float32, or auto: the fastest here, found by trying.",
+        help="torch (any model and device), torch-int8, ctranslate2, ctranslate2-float32, or auto: the fastest here of "
+        "those that agree with torch, found by trying.",
         metavar="ENGINE",
     ),
 ]

@@ -24,32 +24,47 @@ FORMATS = ("auto", "text", "jsonl", "json", "csv", "parquet")
 
 def summarize_command(
     model: Annotated[
-        str, typer.Argument(metavar="RUN|MODEL", help="Run folder, or the name or folder of an untuned model.")
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="Run folder, what `tomtat export` made of one (--to merged, adapter or ctranslate2), or the name or "
+            "folder of an untuned model.",
+        ),
     ],
     source: Annotated[
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A text or a chat (.txt); or rows: .jsonl, .json, .csv, .tsv, .parquet, also compressed, a folder, "
-            "a pattern in quotes; - is standard input.",
+            help="A text or a chat in one file (.txt and others); or rows: .jsonl, .json, .csv, .tsv, .parquet, also "
+            "compressed, a folder, a pattern in quotes; - is standard input.",
         ),
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; by default standard output.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File to write, JSON Lines where rows are summarized; by default standard output."
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", help="auto, text, jsonl, json, csv or parquet: what the input is.")
     ] = "auto",
     source_field: SourceField = None,
     engine: Engine = "torch",
     decode: Annotated[
-        str | None, typer.Option(help="greedy, beam, sample or mbr (best of several).", metavar="HOW")
+        str | None,
+        typer.Option(help="greedy, beam, sample or mbr (best of several); by default the run's own.", metavar="HOW"),
     ] = None,
-    candidates: Annotated[int | None, typer.Option(min=2, help="Summaries drawn for mbr.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=2, help="Summaries drawn for --decode mbr, which this asks for.")
+    ] = None,
     max_words: Annotated[int | None, typer.Option(min=1, help="Longest summary, in words.")] = None,
     max_sentences: Annotated[int | None, typer.Option(min=1, help="Longest summary, in sentences.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest summary, in tokens.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest summary, in tokens; by default as the run's own data say.")
+    ] = None,
     language: Annotated[
         str | None,
-        typer.Option(help="Prefer candidates in this language (en, vi, ja ...); draws them, as --decode mbr does."),
+        typer.Option(help="Draw candidates as --decode mbr does, and prefer those in this language (en, vi, ja ...)."),
     ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Of a long text read the beginning only, instead of all in pieces.")
@@ -73,7 +88,8 @@ def summarize_command(
 ) -> None:
     """Summarize a text (the summary is printed) or rows (a line of JSON with id and summary for each).
 
-    With --out, rows of any number can be stopped and killed: the same command goes on where it was.
+    A text longer than the model reads at once is read whole, in pieces. With --out, a run over rows may be stopped or
+    killed: the same command goes on where it was.
 
     tomtat summarize runs/quickstart article.txt
 
