@@ -19,11 +19,11 @@ import two_processes
 from conftest import as_flags, rows, small_settings, write_jsonl
 from test_training import adapter, without_times
 from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSettings
-from tomtat.errors import ConfigError
+from tomtat.errors import ConfigError, ModelError
 from tomtat.models import Encoded, SummarizerModel, load_base
 from tomtat.models.adapters import prepare_training, trainable_state
 from tomtat.models.fused import fused_lora
-from tomtat.models.shards import Shards
+from tomtat.models.shards import Shards, share_out
 
 ROWS = [Encoded([5, 6, 7, 8, 1], [9, 10, 1]), Encoded([11, 12, 1], [13, 1])]
 
@@ -120,6 +120,15 @@ def test_weights_elsewhere_are_not_read_by_mistake(tiny_llama: Path, alone: None
     Shards(model.network, torch.device("cpu"))
     with pytest.raises(RuntimeError, match="outside of together"):
         model.loss_sum(ROWS)
+
+
+def test_a_network_that_reads_weights_elsewhere_is_refused(
+    tiny_llama: Path, alone: None, monkeypatch: pytest.MonkeyPatch
+):
+    model = to_train(tiny_llama, "all-linear")
+    monkeypatch.setattr(Shards, "_watch", lambda *_: None)  # as where no module is called that one could watch
+    with pytest.raises(ModelError, match="reads weights outside of the layers"):
+        share_out(model.network, torch.device("cpu"), lambda: model.loss_sum(ROWS), "tiny")
 
 
 # --- in two processes

@@ -26,7 +26,7 @@ from tomtat.models.loading import TrainedInfo, load_to_train_on, place
 from tomtat.models.lossy import warnings_of
 from tomtat.models.parameters import count_parameters
 from tomtat.models.precision import cast_parameters, choose_device, choose_dtype
-from tomtat.models.shards import Shards
+from tomtat.models.shards import Shards, share_out
 from tomtat.progress import Progress
 from tomtat.prompts import source_text
 from tomtat.run_folder import RunFolder, free_path
@@ -101,7 +101,7 @@ def _start(config: RunConfig, path: Path, progress: Progress) -> RunFolder:
     require_positions(model, examples)
     data = _encode(model, examples, candidates, config)
     _tell_about(examples, data, model, config, progress)
-    shards = _settle(model, config.model, accelerator, progress)
+    shards = _settle(model, data, config.model, accelerator, progress)
     progress.note(_trained_share(model))
     if accelerator.is_main_process:
         info = _info(model, data, _trained_info(model, data, config)) | {
@@ -163,7 +163,7 @@ def resume(
             write_text(folder.config_path, asked.to_toml())
         # What was chosen at the start holds to the end: measured again, a busy machine might choose otherwise.
         precision = {"float32": "fp32", "bfloat16": "bf16"}[info["precision"]]
-        shards = _settle(model, asked.model, accelerator, progress, precision)
+        shards = _settle(model, data, asked.model, accelerator, progress, precision)
         return _train(folder, asked, model, data, accelerator, progress, shards, state)
 
 
@@ -258,9 +258,14 @@ def _prepare(config: RunConfig) -> SummarizerModel:
 
 
 def _settle(
-    model: SummarizerModel, settings: ModelSettings, accelerator: Any, progress: Progress, precision: str | None = None
+    model: SummarizerModel,
+    data: TrainingData,
+    settings: ModelSettings,
+    accelerator: Any,
+    progress: Progress,
+    precision: str | None = None,
 ) -> Shards | None:
-    """Cast the network and bring it to its device; under FSDP as shards, the whole never lies there.
+    """Cast the network and bring it to its device; under FSDP in shards, the whole never lies there.
 
     `precision` is what was found before; without it, the first process looks and all do as it does.
     """
@@ -274,7 +279,8 @@ def _settle(
     if not asks_for_fsdp():
         model.network.to(accelerator.device)
         return None
-    shards = Shards(model.network, accelerator.device)
+    row = data.train[0]
+    shards = share_out(model.network, accelerator.device, lambda: model.loss_sum([row]), model.source.name)
     own, whole = in_words(shards.own_bytes), in_words(shards.whole_bytes)
     progress.note(f"FSDP: this process keeps {own} of the {whole} of frozen weights, and gathers a layer at a time")
     return shards
