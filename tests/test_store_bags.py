@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tomtat.store import bags, open_store
+from tomtat.store import bags, open_store, searching
 from tomtat.store.conformance.fixtures import chat
 
 WORDS = "lamp order cracked refund garden bike rain train ticket Friday".split()
@@ -25,6 +25,15 @@ def said(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 def found(store, query, **where):
     return [(hit.turn.seq, pytest.approx(hit.score)) for hit in store.search(query, limit=40, **where)]
+
+
+def turns_kept(store):
+    return sum(len(one.keys) for one in store._bags._known.values())
+
+
+def bytes_of(turns):
+    """About what that many of `said` take."""
+    return turns * 700
 
 
 @pytest.fixture
@@ -65,6 +74,31 @@ def test_a_chat_that_is_known_is_searched_without_the_index_and_new_turns_are_re
     assert read == [(1, 30), (31, 32)]
 
 
+def test_turns_that_were_read_for_their_terms_are_not_read_again_as_hits(store, monkeypatch):
+    large = {"role": "user", "content": [{"type": "text", "text": "the lamp " * bags.LARGEST}]}
+    called = {"role": "user", "content": [{"type": "text", "text": "which lamp?"}]}
+    store.append("other", [large, called])
+    first = store.search("lamp", conversation="other", limit=40)
+    read = []
+    rows_at = searching.rows_at
+    monkeypatch.setattr(
+        searching, "rows_at", lambda *where: read.append(list(where[-1])) or rows_at(*where)
+    )  # fmt: skip
+
+    assert store.search("lamp", conversation="other", limit=40) == first
+    assert read == [[31]]
+    assert {31, 32} <= {hit.turn.seq for hit in first}
+
+
+def test_what_a_caller_does_with_a_hit_changes_no_later_one(store):
+    first = store.search("lamp", conversation="other")
+    said = [dict(hit.turn.message) for hit in first]
+    for hit in first:
+        hit.turn.message["content"] = "else"
+
+    assert [hit.turn.message for hit in store.search("lamp", conversation="other")] == said
+
+
 def test_what_was_erased_is_not_kept(store):
     store.search("lamp", conversation="other")
     store.erase(conversation="other")
@@ -73,13 +107,13 @@ def test_what_was_erased_is_not_kept(store):
 
 
 def test_turns_of_all_chats_together_are_bounded(store, monkeypatch):
-    monkeypatch.setattr(bags, "KEPT_TURNS", 100)
+    monkeypatch.setattr(bags, "KEPT_BYTES", bytes_of(100))
     for name in ("other", "chat", "other", "chat"):
         for _ in range(2):
             store.search("lamp", conversation=name)
 
     assert len(store._bags._known) <= 2
-    assert store._bags._turns == sum(len(one.keys) for one in store._bags._known.values())
+    assert store._bags._bytes == sum(bag.bytes for one in store._bags._known.values() for bag in one.bags)
 
 
 def test_a_longer_chat_is_left_to_the_index(tmp_path):
@@ -96,30 +130,30 @@ def test_a_chat_that_comes_from_elsewhere_is_taken_in_step_by_step(tmp_path):
         first = found(store, "Ann's cracked lamp", conversation="chat")
         sizes = []
         for _ in range(3):
-            sizes.append(store._bags._turns)
+            sizes.append(turns_kept(store))
             assert found(store, "Ann's cracked lamp", conversation="chat") == first
 
     assert sizes == [bags.READ_AT_ONCE, bags.READ_AT_ONCE * 2, bags.READ_AT_ONCE * 2 + 10]
 
 
 def test_turns_are_bounded_where_no_chat_is_known_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(bags, "KEPT_TURNS", 200)
+    monkeypatch.setattr(bags, "KEPT_BYTES", bytes_of(200))
     with open_store(tmp_path / "store.db") as store:
         for name in "abcd":
             store.append(name, said(bags.READ_AT_ONCE * 2))
             store.search("lamp", conversation=name)
 
-        assert store._bags._turns <= 200
+        assert store._bags._bytes <= bytes_of(200)
 
 
 def test_all_tenants_of_a_store_share_what_is_kept(store, monkeypatch):
-    monkeypatch.setattr(bags, "KEPT_TURNS", 100)
+    monkeypatch.setattr(bags, "KEPT_BYTES", bytes_of(100))
     for name in ("anna", "ben", "cleo", "dan"):
         tenant = store.for_tenant(name)
         tenant.append("chat", said(60))
         tenant.search("lamp", conversation="chat")
 
-    assert store._bags._turns == 60
+    assert turns_kept(store) == 60
     tenant.erase(conversation="chat")
     assert not store._bags._known
 
@@ -145,7 +179,7 @@ def test_a_search_waits_for_no_other_ones_read_and_both_take_in_the_same_turns_o
     others = []
     while_reading(monkeypatch, search_elsewhere)
     assert [found(store, "lamp", conversation="other")] == others
-    assert store._bags._turns == 30
+    assert turns_kept(store) == 30
     [known] = store._bags._known.values()
     assert len(known.keys) == len(known.bags) == 30
 

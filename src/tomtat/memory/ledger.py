@@ -47,6 +47,8 @@ _WORD = regex.compile(r"\S+")
 _ONE_WORD = regex.compile(r"[^\W\d]+")
 _CAPITAL = regex.compile(r"\p{Lu}")
 _ENDLESS = regex.compile(r"\S{200,}")
+_AFTER_APOSTROPHE = regex.compile(r"(?<=..)['’].*")
+_POSSESSIVE = regex.compile(r"['’]s$")
 
 
 def ledger(turns: Sequence[Turn]) -> list[Entry]:
@@ -184,11 +186,11 @@ def _names(text: str, begin: int, stop: int) -> Iterator[tuple[Kind, int, int]]:
         before = text[:start].rstrip(" \t")
         opens = not before or before[-1] in _SENTENCE_BEGINS
         words = match[0].split(" ")
-        while words and regex.sub(r"(?<=..)['’].*", "", words[0].lower()) in NO_NAMES:
+        while words and _AFTER_APOSTROPHE.sub("", words[0].lower()) in NO_NAMES:
             start += len(words.pop(0)) + 1
             opens = False
         if words:
-            end -= 2 * (regex.search(r"['’]s$", text[start:end]) is not None)
+            end -= 2 * (_POSSESSIVE.search(text[start:end]) is not None)
             if end - start > 1:
                 yield "opener" if opens and len(words) == 1 else "name", start, end
 

@@ -358,12 +358,18 @@ def _price_of_line(line: str) -> int:
         return _price(line)
     if end and said.endswith("\r"):
         said, end = said[:-1], "\r\n"
-    known = _PRICES.get
-    prices = [_price_of(piece) if (price := known(hash(piece))) is None else price for piece in said.split(" ")]
-    return sum(prices) + (_price(end + indent) if end else 0)
+    pieces = said.split(" ")
+    try:
+        price = sum(map(_PRICES.__getitem__, map(hash, pieces)))
+    except KeyError:
+        price = sum(map(_price_of, pieces))
+    return price + (_price(end + indent) if end else 0)
 
 
 def _price_of(piece: str) -> int:
+    known = _PRICES.get(hash(piece))
+    if known is not None:
+        return known
     price = _price(piece)
     if len(piece) <= LONGEST_PIECE:
         if len(_PRICES) >= PIECES:

@@ -1,16 +1,18 @@
-"""Terms of short chats that are searched, kept in memory.
+"""Terms of short chats that are searched, and the turns themselves, kept in memory.
 
 The index is asked for each term of a query, some fifty times a search; in a chat of some hundred turns, such as a
 server sees at every request, a look into each turn's own terms is several times less work. Longer ones have the index.
+Some dozens of turns are found each time, most of which had been found before: they are here, too.
 """
 
 import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from sys import getsizeof
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection
@@ -18,6 +20,7 @@ from sqlalchemy import Connection
 from tomtat.store.index import Terms, terms_of
 from tomtat.store.lines import Line, Stretch
 from tomtat.store.schema import key_of
+from tomtat.store.segments import Row
 from tomtat.store.tenant import Tenant
 from tomtat.store.turns import rows_of
 from tomtat.store.values import Damaged
@@ -27,8 +30,12 @@ MOST_TURNS = 1000
 MOST_LINES = 8
 READ_AT_ONCE = 128
 """Turns that one search may read for this; where more are unknown, the next one goes on and this one asks the index."""
-KEPT_TURNS = 16_384
-"""Of all chats together: about 10 MB."""
+KEPT_BYTES = 1 << 25
+"""Of all chats together: those of some 30,000 usual turns."""
+LARGEST = 1 << 13
+"""Bytes of a turn: larger ones are read anew where they are found."""
+_OF_TURN = 500
+"""Bytes besides its words and terms, measured."""
 _HASH = 2**56 - 1
 _MOST = 255
 
@@ -40,11 +47,26 @@ class Bag(NamedTuple):
     """Of each term eight bytes: 56 bits of its hash, which is this process's own, and how often it stands there."""
     length: int
     speaker: str | None
+    row: Row | None = None
+    """The turn, where it isn't too large to be kept."""
+    bytes: int = 0
+    """That it takes here, estimated."""
 
 
-def bag_of(found: Terms) -> Bag:
-    codes = array("Q", [_code(term) | min(count, _MOST) for term, count in found.counts.items()])
-    return Bag(codes.tobytes(), found.length, found.speaker)
+def bag_of(found: Terms, row: Row | None = None) -> Bag:
+    codes = array("Q", [(hash(term) & _HASH) << 8 | min(count, _MOST) for term, count in found.counts.items()])
+    size = _bytes_of(row[2:]) if row else 0
+    kept = row if size <= LARGEST else None
+    return Bag(codes.tobytes(), found.length, found.speaker, kept, _OF_TURN + 8 * len(codes) + (size if kept else 0))
+
+
+def _bytes_of(value: Any) -> int:
+    """Of texts, and of what holds them."""
+    if isinstance(value, str):
+        return getsizeof(value)
+    if isinstance(value, Mapping):
+        return sum(getsizeof(name) + _bytes_of(inner) for name, inner in value.items())
+    return sum(map(_bytes_of, value)) if isinstance(value, list | tuple) else 0
 
 
 def _code(term: str) -> int:
@@ -73,6 +95,7 @@ class _Known:
     """Place up to which they have been read."""
     keys: list[int] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
+    bytes: int = 0
 
 
 class Bags:
@@ -80,14 +103,14 @@ class Bags:
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, _Known] = OrderedDict()
-        self._turns = 0
+        self._bytes = 0
         self._clears = 0
         self._lock = threading.Lock()
 
     def clear(self) -> None:
         with self._lock:
             self._known.clear()
-            self._turns = 0
+            self._bytes = 0
             self._clears += 1
 
     def read(
@@ -141,7 +164,9 @@ class Bags:
         known.keys += keys[new:]
         known.bags += bags[new:]
         known.last = last
-        self._turns += len(keys) - new
+        size = sum(bag.bytes for bag in bags[new:])
+        known.bytes += size
+        self._bytes += size
 
     def _found(self, where: Sequence[Stretch]) -> tuple[list[int], list[Bag]] | None:
         """None where not all is known. What is looked for counts as used now."""
@@ -160,9 +185,9 @@ class Bags:
 
     def _make_room(self, used: int) -> None:
         """used: lines, the last ones, which stay."""
-        while self._turns > KEPT_TURNS and len(self._known) > used:
+        while self._bytes > KEPT_BYTES and len(self._known) > used:
             _, oldest = self._known.popitem(last=False)
-            self._turns -= len(oldest.keys)
+            self._bytes -= oldest.bytes
 
 
 def _read(
@@ -176,5 +201,5 @@ def _read(
         except Damaged:
             break
         keys = [key_of(stretch.line.number, row.seq) for row in rows]
-        read.append((stretch, keys, [bag_of(terms_of(row.message())) for row in rows]))
+        read.append((stretch, keys, [bag_of(terms_of(row.message()), row) for row in rows]))
     return read

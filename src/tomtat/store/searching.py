@@ -13,10 +13,10 @@ from tomtat.store.lines import Stretch
 from tomtat.store.packing import lengths_of
 from tomtat.store.ranking import Array, best, frequency_of, join, words_score
 from tomtat.store.schema import key_of, place_of, segments, turns
-from tomtat.store.segments import SEGMENT_TURNS
+from tomtat.store.segments import SEGMENT_TURNS, Row
 from tomtat.store.tenant import Tenant
-from tomtat.store.turns import as_turns, rows_at, rows_of
-from tomtat.store.values import Hit
+from tomtat.store.turns import rows_at, rows_of
+from tomtat.store.values import Hit, Turn
 from tomtat.store.vectors import Embedder, similarities
 from tomtat.text.terms import query_terms, terms
 from tomtat.text.words import words
@@ -115,7 +115,8 @@ def search(
     speaks[by_speaker] = 1
     scores = join(words_score(frequencies, asked.terms, searched.lengths, follows), meaning, weight, follows, speaks)
     chosen = best(scores, limit)
-    return _hits(tenant, connection, where, [int(searched.keys[n]) for n in chosen], [float(scores[n]) for n in chosen])
+    rows = {int(searched.keys[n]): known[1][n].row if known else None for n in chosen}
+    return _hits(tenant, connection, where, rows, [float(scores[n]) for n in chosen])
 
 
 def without(query: str, speakers: Set[str]) -> str:
@@ -249,8 +250,10 @@ def _look_in_memory(known: tuple[list[int], list[Bag]], asked: Asked) -> Found:
     speakers = frozenset(name for _, name in speaking if name)
     relatives = asked.relatives(speakers)
     terms = list(dict.fromkeys([*asked.terms, *(relative for some in relatives.values() for relative in some)]))
-    counts = dict(zip(terms, counts_of(bags, terms), strict=True))
-    frequencies = {term: _COUNTED[np.minimum(counts[term], len(_COUNTED) - 1)] for term in asked.terms}
+    table = counts_of(bags, terms)
+    counts = dict(zip(terms, table, strict=True))
+    rounded_down = _COUNTED[np.minimum(table[: len(asked.terms)], len(_COUNTED) - 1)]
+    frequencies = dict(zip(asked.terms, rounded_down, strict=True))
     turns_with = {
         relative: counts[relative].nonzero()[0] for some in relatives.values() for relative in some
     }  # fmt: skip
@@ -274,17 +277,20 @@ def _read_all(tenant: Tenant, connection: Connection, where: Sequence[Stretch]) 
 
 
 def _hits(
-    tenant: Tenant, connection: Connection, where: Sequence[Stretch], keys: Sequence[int], scores: Sequence[float]
+    tenant: Tenant, connection: Connection, where: Sequence[Stretch], rows: Mapping[int, Row | None],
+    scores: Sequence[float],
 ) -> list[Hit]:  # fmt: skip
+    """rows: by key, as many as there are scores; those that are None are read."""
     lines = {stretch.line.number: stretch.line for stretch in where}
     places: dict[int, list[int]] = {}
-    for number, seq in map(place_of, keys):
+    for number, seq in (place_of(key) for key, row in rows.items() if row is None):
         places.setdefault(number, []).append(seq)
-    rows = {number: rows_at(tenant, connection, lines[number], seqs) for number, seqs in places.items()}
+    read = {number: rows_at(tenant, connection, lines[number], seqs) for number, seqs in places.items()}
     hits = []
-    for key, score in zip(keys, scores, strict=True):
+    for (key, row), score in zip(rows.items(), scores, strict=True):
         number, seq = place_of(key)
-        line = lines[number]
-        found = [rows[number][seq]] if seq in rows[number] else []
-        hits += [Hit(line.conversation, turn, score) for turn in as_turns(found, line.branch)]
+        found = row or read[number].get(seq)
+        if found is not None:  # else a repair set it aside meanwhile
+            turn = Turn(seq, found.message(), found.at / 1000, lines[number].branch)
+            hits.append(Hit(lines[number].conversation, turn, score))
     return hits

@@ -22,7 +22,8 @@ class LogSyncer:
 
     def committed(self) -> None:
         """Something was; from any thread."""
-        self._committed.set()
+        if not self._committed.is_set():  # else a sync is to come already, and whoever waits for it need not wake
+            self._committed.set()
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed.is_set():

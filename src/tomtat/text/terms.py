@@ -35,7 +35,7 @@ def terms(text: str) -> list[str]:
     """
     plain = text if text.isascii() else TYPOGRAPHIC.sub(" ", text)
     if plain.isascii():
-        return [_ascii_term(word) for word in words(plain)]
+        return [word[:PREFIX] if word.isalpha() else word[:LONGEST_NUMBER] for word in words(plain)]
     text = unicodedata.normalize("NFKC", text)
     found = [_ascii_term(word) if word.isascii() else _term(word) for word in words(text)]
     for run in _UNSPACED_RUN.findall(text):
