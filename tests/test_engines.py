@@ -20,10 +20,11 @@ from tomtat.engines.probe import Tried, agreement, fastest
 from tomtat.engines.torch_engine import Flight, Job, read_together
 from tomtat.errors import ConfigError, RunError
 from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
-from tomtat.models.cache import GrowingLayer
+from tomtat.models.attention import quick_attention
+from tomtat.models.cache import GrowingLayer, keep_keys_in
 from tomtat.models.decoding import Lane, choose
 from tomtat.models.int8 import Int8Head, Int8Linear, quantize
-from tomtat.models.lanes import order_of
+from tomtat.models.lanes import Remembered, order_of
 from tomtat.models.loading import load_trained
 from tomtat.models.packed import pack, pays_here
 from tomtat.progress import Progress
@@ -148,6 +149,7 @@ def test_prompts_of_like_length_are_read_together():
     assert lengths(job(90), job(100), job(400), job(350)) == [[400, 350], [100, 90]]
     assert lengths(*[job(30)] * 5, job(70)) == [[70, 30, 30, 30, 30, 30]], "so few tokens are read as they come"
     assert lengths(job(300), job(200), job(100)) == [[300, 200], [100]]
+    assert lengths(*[job(900)] * 5) == [[900, 900], [900, 900], [900]], "and not more than fit the cache"
     assert lengths(job(100, BEAMS), job(100), job(100, SAMPLED), job(100)) == [[100, 100], [100, 100]]
 
 
@@ -324,6 +326,67 @@ def test_eight_bits_with_a_bias():
     inputs = torch.randn(4, 32) * 10
     error = (Int8Linear(linear)(inputs) - linear(inputs)).norm() / linear(inputs).norm()
     assert error < 0.05
+
+
+def test_without_vnni_eight_bits_are_seven_and_near(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
+    test_eight_bits_stay_close_and_the_likeliest_logits_are_exact()
+    test_eight_bits_with_a_bias()
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the other kernel rounds by its company")
+def test_eight_bits_do_not_depend_on_their_company():
+    torch.manual_seed(0)
+    layer = Int8Linear(torch.nn.Linear(64, 48))
+    inputs = torch.randn(6, 64) * torch.tensor([1.0, 100.0, 0.0, 1e-12, 1.0, 3.0])[:, None] + 2.0
+    together = layer(inputs)
+    assert all(torch.equal(layer(inputs[n : n + 1]), together[n : n + 1]) for n in range(6))
+
+
+def test_layers_side_by_side_say_what_each_says_alone():
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, size, bias=size != 16) for size in (48, 16, 16)]
+    alone, together = [Int8Linear(layer) for layer in layers], Int8Linear.side_by_side(layers)
+    assert len({id(part._product) for part in together}) == 1
+    one, other = torch.randn(2, 5, 64), torch.randn(2, 5, 64)
+    for inputs in (one, one, other):
+        for part, single in zip(together, alone, strict=True):
+            torch.testing.assert_close(part(inputs), single(inputs))
+    for part, single, inputs in zip(together, alone, (one, other, one), strict=True):
+        torch.testing.assert_close(part(inputs), single(inputs))
+
+
+def test_what_reads_the_same_inputs_is_one_product(tiny_t5: Path, tiny_llama: Path):
+    def products(folder: Path, *names: str) -> int:
+        network = lively(folder).network
+        quantize(network)
+        return len({id(network.get_submodule(name)._product) for name in names})
+
+    own, cross = "decoder.block.0.layer.0.SelfAttention", "decoder.block.0.layer.1.EncDecAttention"
+    assert products(tiny_t5, *(f"{own}.{name}" for name in "qkv")) == 1
+    assert products(tiny_t5, *(f"{cross}.{name}" for name in "qkv")) == 3, "the query does not read the encoder"
+    assert products(tiny_llama, *(f"model.layers.0.self_attn.{name}_proj" for name in "qkvo")) == 2
+    assert products(tiny_llama, *(f"model.layers.0.mlp.{name}_proj" for name in ("gate", "up", "down"))) == 2
+
+
+def test_keys_kept_in_bf16_hardly_change_what_comes_next(tiny_model: Path):
+    model = lively(tiny_model)
+    rows = encoded(model, 5)
+
+    def logits() -> torch.Tensor:
+        with torch.inference_mode(), quick_attention():
+            lanes = model.start(rows, Remembered())
+            lanes.advance([9] * 5)
+            lanes.keep([0, 4, 2])
+            lanes.join(model.start(rows[3:], Remembered()))
+            lanes.advance([11] * 5)
+            return lanes.logits
+
+    exact = logits()
+    keep_keys_in(model.network, torch.bfloat16)
+    rounded = logits()
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
 def test_packed_layers_are_exact_and_follow_their_weights():

@@ -128,6 +128,60 @@ def test_one_token_looks_back_as_transformers_has_it(
     torch.testing.assert_close(quick, usual, **({"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}))
 
 
+@pytest.mark.parametrize("tokens", [1, 5, 30])
+@pytest.mark.parametrize("heads", [(6, 6), (6, 2)], ids=["own-keys", "shared-keys"])
+@pytest.mark.parametrize("with_mask", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_keys_in_bf16_are_looked_at_in_bf16(
+    tokens: int, heads: tuple[int, int], with_mask: bool, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attention, "AT_ONCE", 8)
+    torch.manual_seed(0)
+    module = SimpleNamespace(num_key_value_groups=heads[0] // heads[1], is_causal=True, training=False)
+    query = torch.randn(3, heads[0], tokens, 16)
+    key, value = (torch.randn(3, heads[1], 64, 16)[:, :, :30].bfloat16() for _ in range(2))
+    mask = torch.ones(3, 1, tokens, 30, dtype=torch.bool).tril(30 - tokens)
+    mask[1, ..., : 31 - tokens] &= torch.arange(31 - tokens) >= 7  # padding on the left
+    options = {"scaling": 0.3, "is_causal": False}
+    if with_bias:
+        options["position_bias"] = torch.randn(1, heads[0], tokens, 30)
+    shared = (mask if with_mask else None,)
+
+    with torch.inference_mode():
+        usual, _ = sdpa_attention_forward(module, query, key.float(), value.float(), *shared, **options)
+        with quick_attention():
+            quick, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, *shared, **options)
+
+    seen = mask.any(-1)[:, 0] if with_mask else torch.ones(3, tokens, dtype=torch.bool)
+    assert quick.dtype == torch.float32
+    torch.testing.assert_close(quick[seen], usual[seen], rtol=2e-2, atol=2e-2)
+
+
+def test_blocks_leave_out_what_nobody_sees_and_know_what_all_see():
+    mask = torch.ones(2, 1, 130, 150, dtype=torch.bool).tril(20)
+    assert [tuple(block[:3]) for block in attention._blocks_of(mask.flatten(0, 1))] == [
+        (slice(0, 64), slice(0, 84), 21), (slice(64, 128), slice(0, 148), 85), (slice(128, 130), slice(0, 150), 149),
+    ]  # fmt: skip
+    mask[1, ..., :3] = False
+    assert [block.all_see for block in attention._blocks_of(mask.flatten(0, 1))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+def test_a_mask_read_in_blocks_changes_nothing(padding: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "AT_ONCE", 7)
+    torch.manual_seed(0)
+    parts = [as_heads(heads).detach() for heads in (9, 3, 3)]
+    parts[0] = parts[0][:, :, 10:]
+    mask = torch.ones(2, 1, 20, 30, dtype=torch.bool).tril(10)
+    mask[1, ..., :padding] = False
+    with torch.no_grad():
+        wanted, _ = sdpa_attention_forward(Layer(), *parts, mask)
+        found = attention._attend(Layer(), *parts, mask)
+        again = attention._attend(Layer(), *parts, mask)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(again, found)
+
+
 def test_quick_attention_goes_when_the_last_one_leaves_it():
     usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
     with quick_attention():

@@ -25,6 +25,10 @@ ALIKE = 0.8
 READ_FROM = 512
 """Tokens, padding among them, from which a batch of prompts is large enough."""
 
+READ_TO = 2048
+"""Tokens that a batch of several prompts has at most: what lies between two layers must lie in the processor's cache,
+and more of it at once is asked of the system anew each time, page by page."""
+
 
 class TorchEngine(Engine):
     def __init__(self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch") -> None:
@@ -121,14 +125,15 @@ class Job:
 def read_together(jobs: Sequence[Job]) -> list[list[Job]]:
     """Batches of jobs with as many lanes each, whose prompts are of like length: padding is read like any other token.
 
-    One of `READ_FROM` tokens takes the processor's whole rate; more at once are no faster.
+    One of `READ_FROM` tokens takes the processor's whole rate; more than `READ_TO` at once are slower.
     """
     batches: list[list[Job]] = []
     for job in sorted(jobs, key=lambda job: (job.decoding.lanes, -len(job.row.prompt_ids))):
         batch = batches[-1] if batches else []
         if batch and batch[0].decoding.lanes == job.decoding.lanes:
             widest = len(batch[0].row.prompt_ids)
-            if len(job.row.prompt_ids) >= ALIKE * widest or widest * len(batch) < READ_FROM:
+            alike = len(job.row.prompt_ids) >= ALIKE * widest and widest * (len(batch) + 1) <= READ_TO
+            if alike or widest * len(batch) < READ_FROM:
                 batch.append(job)
                 continue
         batches.append([job])

@@ -1,5 +1,7 @@
 """Attention on a CPU: by batched matrix products in bf16, and the quick way for a single token.
 
+Keys and values in bf16 (cache.py) ask for both from a network that computes in fp32.
+
 Torch's flash attention multiplies in fp32 there, in blocks. Whole products in bf16, which oneDNN makes with
 AVX512-BF16 or AMX, take a quarter of the time in training and half of it in reading prompts, at the lengths of
 summarization (LOG.md). The price is memory: the weights of attention are held whole, for the backward pass too where
@@ -9,7 +11,7 @@ they are few (`HELD`).
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -52,10 +54,12 @@ def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any,
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if _is_plain(query, key, attention_mask, options):
-        if query.shape[2] > 1 and _pays_for_many(query):
-            return _attend(module, query, key, value, attention_mask, **options), None
+        if query.shape[2] > 1 and _pays_for_many(key):
+            found = _attend(module, query.to(key.dtype), key, value, attention_mask, **options)
+            return found.to(query.dtype), None
         if query.shape[2] == 1 and _pays_for_one(query, key, attention_mask, options):
             return _look_back(query, key, value, attention_mask, **options), None
+    key, value = key.to(query.dtype), value.to(query.dtype)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
@@ -63,7 +67,7 @@ def _is_plain(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None,
     constants = [part for part in (mask, options.get("position_bias")) if part is not None]
     return (
         query.device.type == "cpu"
-        and query.dtype == key.dtype
+        and (query.dtype == key.dtype or not torch.is_grad_enabled())
         and query.shape[3] == key.shape[3]
         and options.get("softcap") is None
         and options.get("cache") is None
@@ -71,9 +75,9 @@ def _is_plain(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None,
     )
 
 
-def _pays_for_many(query: torch.Tensor) -> bool:
+def _pays_for_many(key: torch.Tensor) -> bool:
     """In bf16 where oneDNN has it; a training in bf16 was found to be worth it before (precision.py)."""
-    if query.dtype != torch.bfloat16:
+    if key.dtype != torch.bfloat16:
         return False
     return torch.is_grad_enabled() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -83,6 +87,9 @@ def _pays_for_one(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | N
     several times slower than those in fp32."""
     if torch.is_grad_enabled() or options.get("dropout"):
         return False
+    if query.dtype != key.dtype:
+        own_keys = query.shape[1] == key.shape[1]
+        return key.dtype == torch.bfloat16 and (own_keys or options.get("position_bias") is None)
     if query.shape[1] > key.shape[1]:
         return mask is None and options.get("position_bias") is None
     return bool(query.dtype == torch.bfloat16)
@@ -101,10 +108,30 @@ def _look_back(
     rows, heads, _one, width = query.shape
     groups, dtype = key.shape[1], query.dtype
     query = query.reshape(rows, groups, heads // groups, width)
+    if key.dtype != dtype:
+        output = _look_back_in(key.dtype, query, key, value, _in_one(mask, position_bias), scaling)
+        return output.to(dtype).view(rows, 1, heads, width)
     if groups == heads:
         query, key, value = query.float(), key.float(), value.float()
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=_in_one(mask, position_bias), scale=scaling)
     return output.to(dtype).reshape(rows, 1, heads, width)
+
+
+def _look_back_in(
+    dtype: torch.dtype,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Both products in the keys' dtype, half as much to read from memory; what lies between them in fp32."""
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    # Keys times queries: the other way round oneDNN lays keys out anew where they lie in a larger room.
+    scores = torch.matmul(key, query.to(dtype).transpose(2, 3)).transpose(2, 3).float().contiguous()
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    return torch.matmul(scores.softmax(-1).to(dtype), value)
 
 
 def _in_one(mask: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor | None:
@@ -136,11 +163,60 @@ def _attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     added = [] if position_bias is None else [_laid_out(position_bias, query.dtype)]
+    blocks = None
+    if mask is not None and _tells_blocks(mask) and not added:
+        blocks, mask = _read_once(mask, query.dtype)
     if mask is not None:
         added.append(_additive(mask, query.dtype) if mask.dtype == torch.bool else mask)
-    only_before = mask is None and causal
-    output: torch.Tensor = _Attention.apply(query, key, value, scale, dropout, only_before, *added)
+    if blocks is None:
+        blocks = _blocks(query.shape[2], key.shape[2], only_before=mask is None and causal)
+    output: torch.Tensor = _Attention.apply(query, key, value, scale, dropout, blocks, *added)
     return output.transpose(1, 2).contiguous()
+
+
+class _Block(NamedTuple):
+    """Queries that look at once, and the keys that any of them sees."""
+
+    queries: slice
+    keys: slice
+    all_see: int = 0
+    """So many keys are seen by all of them: no mask is added there."""
+    is_causal: bool = False
+    """A query sees the keys up to its own place, counted from the first of both."""
+
+
+def _blocks(tokens: int, keys: int, only_before: bool) -> list[_Block]:
+    if not only_before:
+        return [_Block(slice(0, tokens), slice(0, keys))]
+    ends = [(start, min(start + AT_ONCE, tokens)) for start in range(0, tokens, AT_ONCE)]
+    return [_Block(slice(start, end), slice(0, min(end, keys)), start, is_causal=True) for start, end in ends]
+
+
+def _tells_blocks(mask: torch.Tensor) -> bool:
+    """Whether its queries see different keys; in training it is not asked, where masks are new in each step."""
+    return mask.dtype == torch.bool and mask.shape[-2] > 1 and not torch.is_grad_enabled()
+
+
+def _read_once(mask: Any, dtype: torch.dtype) -> tuple[list[_Block], torch.Tensor]:
+    """The blocks of a boolean mask (rows, heads, queries, keys), and the mask to be added.
+
+    Remembered on the mask itself, since all layers have the same.
+    """
+    known: tuple[list[_Block], torch.Tensor] | None = getattr(mask, "read", None)
+    if known is None or known[1].dtype != dtype:
+        known = mask.read = _blocks_of(mask.flatten(0, 1)), _additive(mask, dtype)
+    return known
+
+
+def _blocks_of(mask: torch.Tensor) -> list[_Block]:
+    tokens, blocks = mask.shape[1], []
+    for start in range(0, tokens, AT_ONCE):
+        rows = mask[:, start : start + AT_ONCE].flatten(0, 1)
+        seen, hidden = rows.any(0).nonzero(), (~rows.all(0)).nonzero()
+        end = int(seen[-1]) + 1 if len(seen) else 1
+        all_see = min(end, int(hidden[0])) if len(hidden) else end
+        blocks.append(_Block(slice(start, min(start + AT_ONCE, tokens)), slice(0, end), all_see))
+    return blocks
 
 
 def _laid_out(bias: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -163,8 +239,6 @@ def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 class _Attention(torch.autograd.Function):  # type: ignore[misc]
-    """`only_before`: a query sees the keys up to its own place, counted from the first of both."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -173,18 +247,18 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         value: torch.Tensor,
         scale: float,
         dropout: float,
-        only_before: bool,
+        blocks: list[_Block],
         *added: torch.Tensor,
     ) -> torch.Tensor:
-        looks = _Looks(query, key, scale, only_before, added)
+        looks = _Looks(query, key, scale, blocks, added)
         k, v = looks.by_group(key), looks.by_group(value)
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         held: list[torch.Tensor | None] = []
-        for queries, keys in looks.blocks:
-            weights = looks.weights(query, k, queries, keys)
+        for block in looks.blocks:
+            weights = looks.weights(query, k, block)
             kept = kept_by_dropout(weights, dropout) if dropout else None
             dropped = weights if kept is None else weights * kept
-            output[:, :, queries] = torch.bmm(dropped, v[:, keys]).view(looks.heads_of(queries))
+            output[:, :, block.queries] = torch.bmm(dropped, v[:, block.keys]).view(looks.heads_of(block.queries))
             held += [weights if looks.holds or kept is not None else None, kept]
         ctx.looks = looks
         ctx.save_for_backward(query, k, v, *held)
@@ -195,8 +269,9 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         looks: _Looks = ctx.looks
         query, k, v, *held = ctx.saved_tensors
         by_query, by_key, by_value = torch.empty_like(gradients[0]), torch.zeros_like(k), torch.zeros_like(v)
-        for (queries, keys), weights, kept in zip(looks.blocks, held[::2], held[1::2], strict=True):
-            weights = looks.weights(query, k, queries, keys) if weights is None else weights
+        for block, weights, kept in zip(looks.blocks, held[::2], held[1::2], strict=True):
+            queries, keys = block.queries, block.keys
+            weights = looks.weights(query, k, block) if weights is None else weights
             by_output = looks.in_one(gradients[0], queries)
             used = weights if kept is None else weights * kept
             by_value[:, keys].baddbmm_(used.transpose(1, 2), by_output)
@@ -215,18 +290,17 @@ class _Looks:
     """Which queries look at which keys in one product, and how heads that share keys stand below each other in it."""
 
     def __init__(
-        self, query: torch.Tensor, key: torch.Tensor, scale: float, only_before: bool, added: tuple[torch.Tensor, ...]
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        scale: float,
+        blocks: list[_Block],
+        added: tuple[torch.Tensor, ...],
     ) -> None:
         self.shape, self.key_shape = query.shape, key.shape
         self.groups = key.shape[1]
-        self.scale, self.only_before, self.added = scale, only_before, added
-        tokens, keys = query.shape[2], key.shape[2]
-        step = AT_ONCE if only_before else max(1, tokens)
-        self.blocks = [
-            (slice(start, min(start + step, tokens)), slice(0, min(start + step, keys) if only_before else keys))
-            for start in range(0, tokens, step)
-        ]
-        self.holds = query.shape[0] * query.shape[1] * tokens * keys <= HELD
+        self.scale, self.blocks, self.added = scale, blocks, added
+        self.holds = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= HELD
 
     def by_group(self, keys: torch.Tensor) -> torch.Tensor:
         """(rows * groups, keys, width), not repeated for the heads that share them."""
@@ -241,15 +315,17 @@ class _Looks:
         rows, heads, _, width = self.shape
         return rows, heads, queries.stop - queries.start, width
 
-    def weights(self, query: torch.Tensor, k: torch.Tensor, queries: slice, keys: slice) -> torch.Tensor:
+    def weights(self, query: torch.Tensor, k: torch.Tensor, block: _Block) -> torch.Tensor:
+        queries, keys = block.queries, block.keys
         q = self.in_one(query, queries)
         scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k[:, keys].transpose(1, 2), beta=0, alpha=self.scale)
-        rows, heads = self.shape[:2]
-        seen = scores.view(rows, heads, queries.stop - queries.start, keys.stop)
-        for part in self.added:
-            seen.add_(part[..., queries, keys] if part.shape[-2] > 1 else part[..., keys])
-        if self.only_before:
-            own = seen[..., queries.start :]
+        seen = scores.view(*self.heads_of(queries)[:3], -1)
+        if block.is_causal:
+            own = seen[..., block.all_see :]
             before = torch.ones(own.shape[-2:], dtype=torch.bool, device=own.device).tril()
             own.add_(_additive(before, own.dtype))
+        first = 0 if block.is_causal else block.all_see
+        for part in self.added:
+            rows = part[..., queries, :] if part.shape[-2] > 1 else part
+            seen[..., first:].add_(rows[..., first : keys.stop])
         return scores.softmax(-1)

@@ -9,11 +9,18 @@ ROOM = 64
 """Positions allocated beyond what is needed. Transformers' own layer copies everything at each token."""
 
 
+def keep_keys_in(network: Any, dtype: torch.dtype) -> None:
+    """From now on the network's growing caches hold keys and values in this; attention then multiplies in it."""
+    network.keys_dtype = dtype
+
+
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values (lanes, heads, positions, head width), with lanes that come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        self._dtype = dtype
+        """None: as they come."""
         self._room: list[torch.Tensor] = []
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -27,7 +34,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def _grow(self, keys: torch.Tensor, values: torch.Tensor, length: int, size: int) -> None:
-        rooms = [new.new_empty(*new.shape[:2], size, new.shape[3]) for new in (keys, values)]
+        rooms = [new.new_empty(*new.shape[:2], size, new.shape[3], dtype=self._dtype) for new in (keys, values)]
         for room, old in zip(rooms, self._room, strict=False):
             room[:, :, :length] = old[:, :, :length]
         self._room = rooms
@@ -85,8 +92,9 @@ def level(ours: torch.Tensor, theirs: torch.Tensor, left: bool, dimension: int =
     return filled
 
 
-def growing_cache(layers: int) -> Any:
+def growing_cache(network: Any, layers: int) -> Any:
+    dtype = getattr(network, "keys_dtype", None)
     cache = DynamicCache()
-    cache.layers = [GrowingLayer() for _ in range(layers)]
+    cache.layers = [GrowingLayer(dtype) for _ in range(layers)]
     cache.layer_class_to_replicate = None
     return cache

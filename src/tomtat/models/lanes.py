@@ -98,7 +98,7 @@ class CausalLanes(Lanes):
         ids = [[pad] * (width - len(prompt) + start) + prompt[start:] for prompt in prompts]
         seen = [[1] * start + [0] * (width - len(prompt) + start) + [1] * (len(prompt) - start) for prompt in prompts]
         self._mask = torch.tensor(seen, dtype=torch.bool, device=device)
-        self._cache = growing_cache(network.config.get_text_config().num_hidden_layers)
+        self._cache = growing_cache(network, network.config.get_text_config().num_hidden_layers)
         if front:
             for layer, (keys, values) in zip(self._cache.layers, front.layers, strict=True):
                 layer.update(*(part.expand(len(prompts), -1, -1, -1) for part in (keys, values)))
@@ -173,7 +173,7 @@ class Seq2SeqLanes(Lanes):
         self._states, self._source_mask = states, mask
         config = network.config
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
-        self._cache = EncoderDecoderCache(growing_cache(layers), growing_cache(layers))
+        self._cache = EncoderDecoderCache(growing_cache(network, layers), growing_cache(network, layers))
         self._mask = mask.new_ones(len(states), 0)
         self.advance([start] * len(states))
 
