@@ -18,9 +18,11 @@ import tomtat
 import two_processes
 from conftest import as_flags, rows, small_settings, write_jsonl
 from test_training import adapter, without_times
+from tiny_families import FAMILIES, save_family
 from tomtat.config import LoraSettings, ModelSettings, PromptSettings, TrainSettings
+from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError, ModelError
-from tomtat.models import Encoded, SummarizerModel, load_base
+from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
 from tomtat.models.adapters import prepare_training, trainable_state
 from tomtat.models.fused import fused_lora
 from tomtat.models.shards import Shards, share_out
@@ -113,6 +115,17 @@ def test_gradients_go_through_weights_that_come_and_go(
     assert bytes_held(model) == 0
     assert all(gradient.norm() > 0 for gradient in found)
     assert all(map(torch.equal, expected, found))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_reads_its_weights_where_they_are_gathered(family: str, tmp_path: Path, alone: None):
+    plain, model = (to_train(save_family(family, tmp_path / family), "all-linear") for _ in range(2))
+    rows = [plain.encode("room four is painted " * 4, "They moved.", 100)]
+    shards = share_out(model.network, torch.device("cpu"), lambda: model.loss_sum(rows), family)
+    decoding = Decoding(max_new_tokens=4)
+    with shards.together():
+        found = TorchEngine(model).candidates(rows, decoding)
+    assert found == TorchEngine(plain).candidates(rows, decoding)
 
 
 def test_weights_elsewhere_are_not_read_by_mistake(tiny_llama: Path, alone: None):
