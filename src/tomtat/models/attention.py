@@ -26,6 +26,10 @@ AT_ONCE = 64
 and what is lies in the processor's cache."""
 
 
+MANY_ROWS = 4
+"""From so many on it pays to look at keys in bf16 without a copy in fp32: fewer would wait for the calls themselves."""
+
+
 _lock = threading.Lock()
 _within = 0
 """How many are within `quick_attention`, in all threads."""
@@ -108,6 +112,8 @@ def _look_back(
     rows, heads, _one, width = query.shape
     groups, dtype = key.shape[1], query.dtype
     query = query.reshape(rows, groups, heads // groups, width)
+    if key.dtype != dtype and rows < MANY_ROWS:
+        key, value = key.to(dtype), value.to(dtype)
     if key.dtype != dtype:
         output = _look_back_in(key.dtype, query, key, value, _in_one(mask, position_bias), scaling)
         return output.to(dtype).view(rows, 1, heads, width)
