@@ -133,7 +133,7 @@ class Shards:
 
     def _watch(self, module: Any, number: int) -> None:
         def before(*_: Any) -> None:
-            if reads_weights(module):
+            if _reads_weights(module):
                 self._need(number)
 
         def on_the_way_back(_: torch.Tensor) -> None:
@@ -153,7 +153,8 @@ class Shards:
 def share_out(network: Any, device: torch.device, run: Callable[[], torch.Tensor], name: str) -> Shards:
     """Shards of a network which lies on the CPU; called by all processes.
 
-    `run` makes a loss. Raises ModelError where its gradient is another one afterwards.
+    `run` makes a loss. Raises ModelError where its gradient is another one afterwards: a layer that is gone would be
+    read as whatever part has taken its place.
     """
     expected = _gradient(network, run)
     shards = Shards(network, device)
@@ -190,14 +191,14 @@ def idle(forward: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def reads_weights(module: Any) -> bool:
+def _reads_weights(module: Any) -> bool:
     return getattr(module.__dict__.get("forward"), "reads_weights", True)
 
 
 def _modules_of_parts(network: Any) -> list[list[Any]]:
     """Layers of stacks, and matrices outside of them (embeddings, head); in one list what shares a weight."""
     parts: list[list[Any]] = []
-    for module in _runs_alone(network):
+    for module in dict.fromkeys(_runs_alone(network)):
         weights = {id(weight) for weight in _frozen([module])}
         sharing = [part for part in parts if weights & {id(weight) for weight in _frozen(part)}]
         parts = [part for part in parts if part not in sharing]
