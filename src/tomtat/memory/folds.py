@@ -22,8 +22,8 @@ By = Literal["model", "extract", "both"]
 
 HIGHEST_LEVEL = 12
 """Eight spans of half a thousand tokens to the power of twelve: no chat gets there."""
-BLOCK_BYTES = QUOTED_BYTES = 1 << 19
-"""Of fronts kept for one branch: several budgets of a hundred thousand tokens; and of turns as they are quoted."""
+BLOCK_BYTES = 1 << 19
+"""Of fronts kept for one branch: several budgets of a hundred thousand tokens."""
 
 
 def kind_of(level: int) -> str:
@@ -100,8 +100,9 @@ class FoldTree:
     """Of each level, one after the other from turn 1, without a gap."""
     blocks: Kept[tuple[int, int, str], Any] = field(default_factory=lambda: Kept(BLOCK_BYTES))
     """Fronts of contexts that were made from these folds: kept until there are more."""
-    quoted: Kept[int, str] = field(default_factory=lambda: Kept(QUOTED_BYTES))
-    """Turns that searches have found, as they are quoted."""
+    quoted: dict[int, str] = field(default_factory=dict)
+    """Of turns that searches have found how they are quoted; "" where that is plainly as they stand."""
+    quoted_bytes: int = 0
     exactness: dict[int, float] = field(default_factory=dict)
     """Of turns with exact strings: how likely it is that somebody asks for one of them."""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -118,7 +119,7 @@ class FoldTree:
     @property
     def bytes(self) -> int:
         """What it takes in memory, estimated."""
-        return self._bytes + self.blocks.bytes + self.quoted.bytes
+        return self._bytes + self.blocks.bytes + self.quoted_bytes
 
     @property
     def folded(self) -> int:

@@ -54,6 +54,11 @@ def quoted(message: Mapping[str, Any]) -> str:
     return f"@{speaker_of(message)}: {quotable(said(message))}"
 
 
+def quoted_plainly(message: Mapping[str, Any]) -> str:
+    """The same of nearly all turns: those with no name, no call, and nothing in their words that must be defused."""
+    return f"@{SPEAKERS.get(message['role'], '')}: {message.get('content')}"
+
+
 def said(message: Mapping[str, Any]) -> str:
     """A turn's words, its calls of tools among them."""
     calls = [f"[{name} {arguments}]" for name, arguments in functions_called(message)]

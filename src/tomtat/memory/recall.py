@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tomtat.memory.folds import FoldTree
-from tomtat.memory.framing import CLOSE, QUOTES_OPEN, quoted, said
+from tomtat.memory.framing import CLOSE, QUOTES_OPEN, quoted, quoted_plainly, said
 from tomtat.store import Branch, Store, Turn
 from tomtat.text import words
 
@@ -19,8 +19,8 @@ EXACT = 0.3
 (88.4 to 90.9 %)."""
 SHORTER = 0.1
 """How much a turn's length counts against it: 0 not at all, 1 as much as its score for it."""
-_OF_QUOTE = 250
-"""Bytes besides its text."""
+OF_QUOTE = 100
+"""Bytes that it takes to know how a turn is quoted, besides its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,13 @@ def quotes(
 
 def _text_of(turn: Turn, tree: FoldTree) -> str:
     """A turn as it is quoted. Of a chat's turns some dozens are looked at for each question, and they never change."""
-    text = tree.quoted.get(turn.seq)
-    if text is None:
+    plain = quoted_plainly(turn.message)
+    known = tree.quoted.get(turn.seq)
+    if known is None:
         text = quoted(turn.message)
-        tree.quoted.put(turn.seq, text, _OF_QUOTE + len(text))
-    return text
+        tree.quoted[turn.seq] = known = "" if text == plain else text
+        tree.quoted_bytes += OF_QUOTE + len(known)
+    return known or plain
 
 
 def block(quotes: Sequence[Quote]) -> str:
