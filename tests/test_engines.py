@@ -27,6 +27,7 @@ from tomtat.models.int8 import Int8Head, Int8Linear, quantize
 from tomtat.models.lanes import Remembered, order_of
 from tomtat.models.loading import load_trained
 from tomtat.models.packed import pack, pays_here
+from tomtat.models.shared import Readers, Shared, look_at_both
 from tomtat.progress import Progress
 from tomtat.types import Generation, total
 
@@ -164,6 +165,55 @@ def test_candidates_do_not_depend_on_their_company(tiny_model: Path):
     assert all(len({g.text for g in each}) > 1 for each in found)
     another_seed = TorchEngine(model, 500).candidates(rows, Decoding(12, temperature=1.0, candidates=4, seed=4))
     assert ids_of(another_seed) != ids_of(found)
+
+
+def test_a_prompt_is_held_once_for_its_candidates(tiny_llama: Path):
+    """Whatever joins and leaves beside them; and what is spared is room for others."""
+    model = lively(tiny_llama)
+    rows = encoded(model, 8)
+    ways = [SAMPLED, GREEDY, BEAMS, Decoding(5, temperature=0.7, candidates=8, seed=1)]
+    jobs = [Job(row, ways[number % 4], number) for number, row in enumerate(rows)]
+    flight, held = Flight(TorchEngine(model)), []
+    for job in jobs:
+        flight.add(job)
+        flight.step()
+        flight.step()
+        network: Any = flight._network
+        held.append((len(network._cache.layers[0].prompts.keys), len(set(flight.jobs)), len(flight.jobs)))
+    while flight.jobs:
+        flight.step()
+
+    assert all(prompts == there < lanes for prompts, there, lanes in held)
+    for job in jobs:
+        assert job.generations == TorchEngine(model).candidates([job.row], job.decoding)[0]
+
+    width = len(rows[0].prompt_ids) + SAMPLED.max_new_tokens
+    narrow = Flight(TorchEngine(model, 2 * width + 6 * SAMPLED.max_new_tokens))
+    narrow.add(Job(rows[0], SAMPLED))
+    assert narrow.has_room(rows[0], SAMPLED)
+    narrow.add(Job(rows[0], SAMPLED))
+    assert not narrow.has_room(rows[0], SAMPLED)
+
+
+def test_attention_over_prompts_held_once_is_attention_over_copies():
+    torch.manual_seed(0)
+    prompt_of, groups, heads, width = [0, 2, 0, 1, 2, 2], 2, 4, 8
+    lanes, columns, own = len(prompt_of), 7, 3
+    seen = torch.ones(3, columns, dtype=torch.bool)
+    seen[1, :4] = False
+    mask = torch.ones(lanes, 1, 1, own, dtype=torch.bool)
+    mask[3, ..., :2] = False
+    query = torch.randn(lanes, heads, 1, width)
+    parts = [(torch.randn(3, groups, columns, width), torch.randn(lanes, groups, own, width)) for _ in range(2)]
+    readers = Readers(seen, prompt_of)
+    found = look_at_both(query, *(Shared(*part, readers) for part in parts), mask, None)
+
+    key, value = (
+        torch.cat([prompts[prompt_of], mine], 2).repeat_interleave(heads // groups, 1) for prompts, mine in parts
+    )
+    whole = torch.cat([seen[prompt_of][:, None, None], mask], -1)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=whole)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
 def test_draws_follow_the_probabilities():

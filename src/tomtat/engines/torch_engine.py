@@ -1,6 +1,6 @@
 """Generation with torch: any model, any adapter."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -158,10 +158,17 @@ class Flight:
         if not self.jobs:
             return True
         widest = max([len(row.prompt_ids) + decoding.max_new_tokens, *(job.width for job in self.jobs)])
-        budget = self.engine.batch_tokens
-        if self.lanes and not self._new and widest * len(self.lanes) > (1 - JOIN_FROM) * budget:
+        budget, spared = self.engine.batch_tokens, self._spared()
+        if self.lanes and not self._new and widest * len(self.lanes) - spared > (1 - JOIN_FROM) * budget:
             return False
-        return widest * (len(self.jobs) + decoding.lanes) <= budget
+        spared += len(row.prompt_ids) * (decoding.lanes - 1) * self.model.shares_prompts
+        return widest * (len(self.jobs) + decoding.lanes) - spared <= budget
+
+    def _spared(self) -> int:
+        """Tokens of prompts that several lanes read and that are there once."""
+        if not self.model.shares_prompts or len(set(self.jobs)) == len(self.jobs):
+            return 0
+        return sum((lanes - 1) * len(job.row.prompt_ids) for job, lanes in Counter(self.jobs).items())
 
     def add(self, job: Job) -> None:
         self._new.append(job)

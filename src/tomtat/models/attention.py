@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from tomtat.models.dropout import kept_by_dropout
+from tomtat.models.shared import Shared, look_at_both
 
 HELD = 1 << 23
 """Weights of attention that a layer keeps for its backward pass; where there are more, they are computed twice."""
@@ -57,6 +58,8 @@ def quick_attention() -> Iterator[None]:
 def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> Any:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if isinstance(key, Shared):
+        return look_at_both(query, key, value, attention_mask, options.get("scaling")), None
     if _is_plain(query, key, attention_mask, options):
         if query.shape[2] > 1 and _pays_for_many(key):
             found = _attend(module, query.to(key.dtype), key, value, attention_mask, **options)

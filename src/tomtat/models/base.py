@@ -220,6 +220,11 @@ class SummarizerModel(ABC):
     def has_lanes(self) -> bool:
         """Whether this family can be decoded lane by lane; where not, Transformers' `generate` does it by batches."""
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether what a lane remembers of its prompt is held once for all lanes of that prompt."""
+        return False
+
     @abstractmethod
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Lanes:
         """Read the prompts; what was computed before under the same weights is not computed again."""

@@ -15,6 +15,7 @@ from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import CausalLanes, Remembered
 from tomtat.models.last_layer import last_layer_at
 from tomtat.models.packing import Packed, PackedRow
+from tomtat.models.shared import can_share
 
 _MARK = "\u2402summary\u2403"
 _DAY = {"%d": "01", "%-d": "1", "%e": "1", "%B": "January", "%b": "Jan", "%m": "01", "%Y": "2025", "%y": "25"}
@@ -165,6 +166,10 @@ class CausalModel(SummarizerModel):
         takes = inspect.signature(type(self.network).forward).parameters
         plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.network.config).layers)
         return plain and {"position_ids", "logits_to_keep"} <= set(takes)
+
+    @property
+    def shares_prompts(self) -> bool:
+        return self.has_lanes and can_share(self.network)
 
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> CausalLanes:
         ids = self.front_ids

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tomtat.models.cache import GrowingLayer, growing_cache, level
+from tomtat.models.shared import Readers, SharedLayer, can_share
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class CausalLanes(Lanes):
         seen = [[1] * start + [0] * (width - len(prompt) + start) + [1] * (len(prompt) - start) for prompt in prompts]
         self._mask = torch.tensor(seen, dtype=torch.bool, device=device)
         self._cache = growing_cache(network, network.config.get_text_config().num_hidden_layers)
+        self._readers: Readers | None = None
+        """Where prompts lie apart from what lanes write: who reads which."""
         if front:
             for layer, (keys, values) in zip(self._cache.layers, front.layers, strict=True):
                 layer.update(*(part.expand(len(prompts), -1, -1, -1) for part in (keys, values)))
@@ -134,7 +137,36 @@ class CausalLanes(Lanes):
         self.logits, self._mask, self._positions = (p[index] for p in (self.logits, self._mask, self._positions))
         for layer in self._cache.layers:
             layer.keep(order)
+        if self._readers:
+            self._keep_prompts([self._readers.prompt_of[lane] for lane in order])
         self._trim()
+
+    def _keep_prompts(self, prompt_of: list[int]) -> None:
+        """Only those that a lane reads."""
+        assert self._readers
+        kept = order_of(sorted(set(prompt_of)))
+        seen, number_of = self._readers.seen, {old: new for new, old in enumerate(kept)}
+        if len(kept) < len(seen):
+            seen = seen[kept]
+            for layer in self._cache.layers:
+                layer.prompts.keep(kept)
+            first, last = seen_columns(seen)
+            if first >= TRIMMED_FROM:
+                seen = seen[:, first:last]
+                for layer in self._cache.layers:
+                    layer.prompts.trim(first, last)
+        self._read_by(seen, [number_of[prompt] for prompt in prompt_of])
+
+    def _read_by(self, seen: torch.Tensor, prompt_of: list[int]) -> None:
+        self._readers = Readers(seen, prompt_of)
+        for layer in self._cache.layers:
+            layer.readers = self._readers
+
+    def _share(self) -> None:
+        """From now on what was read and written so far lies apart from what lanes write."""
+        self._cache.layers = [SharedLayer(layer) for layer in self._cache.layers]
+        self._read_by(self._mask, list(range(len(self))))
+        self._mask = self._mask[:, :0]
 
     def _trim(self) -> None:
         """Let go of columns of lanes that left: in a long flight there would be ever more."""
@@ -149,12 +181,27 @@ class CausalLanes(Lanes):
             layer.branch(sources, recent)
 
     def repeat(self, times: int) -> None:
+        if times > 1 and can_share(self.network):
+            self._share()
         parts = (self.logits, self._mask, self._positions)
         self.logits, self._mask, self._positions = (part.repeat_interleave(times, 0) for part in parts)
         for layer in self._cache.layers:
             layer.repeat(times)
+        if self._readers:
+            self._read_by(self._readers.seen, [prompt for prompt in self._readers.prompt_of for _ in range(times)])
 
     def join(self, other: "CausalLanes") -> None:
+        if self._readers and not other._readers:
+            other._share()
+        if other._readers and not self._readers:
+            self._share()
+        if self._readers and other._readers:
+            count = len(self._readers.seen)
+            seen = torch.cat(level(self._readers.seen, other._readers.seen, left=True, dimension=1))
+            prompt_of = [*self._readers.prompt_of, *(count + prompt for prompt in other._readers.prompt_of)]
+            for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+                ours.prompts.join(theirs.prompts, left=True)
+            self._read_by(seen, prompt_of)
         self.logits = torch.cat([self.logits, other.logits])
         self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
         self._positions = torch.cat([self._positions, other._positions])
