@@ -35,7 +35,7 @@ KEPT_BYTES = 1 << 25
 LARGEST = 1 << 13
 """Bytes of a turn: larger ones are read anew where they are found."""
 _OF_TURN = 500
-"""Bytes besides its words and terms, measured."""
+"""Bytes besides its words and terms, estimated."""
 _HASH = 2**56 - 1
 _MOST = 255
 
