@@ -57,6 +57,18 @@ def test_run_folders_are_numbered_when_none_is_named(
     assert sorted(path.name for path in Path("runs").iterdir()) == ["mine", "mine-2"]
 
 
+def test_of_several_processes_the_first_speaks_and_evaluates(
+    tomtat: Callable[..., Any], tiny_t5: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RANK", "1")
+    quick = as_flags(small_settings(tiny_t5, data))
+
+    result = tomtat("train", *quick, "--out", tmp_path / "run", "--evaluate")
+
+    assert (result.code, result.out, result.err) == (0, "", "")
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
 def test_evaluate_takes_other_data(tomtat: Callable[..., Any], run: Path, data: Path):
     result = tomtat("evaluate", run, "--data", f"{data}[:3]", "--name", "first", "--no-yardsticks", "--device", "cpu")
     assert result.code == 0, result.err
@@ -186,7 +198,7 @@ def test_an_interrupted_command_ends_with_130_and_says_how_to_go_on(
 ):
     from test_training import StopAfter
 
-    monkeypatch.setattr("tomtat.cli.train.TerminalProgress", lambda: StopAfter(2))
+    monkeypatch.setattr("tomtat.cli.train.progress_of_this_process", lambda: StopAfter(2))
     result = tomtat("train", *as_flags(small_settings(tiny_t5, data)), "--out", tmp_path / "run")
     assert result.code == 130
     assert f"tomtat train --resume {tmp_path / 'run'}" in result.err.replace("\n", " ")

@@ -371,9 +371,11 @@ def response_events(body: Body, text: str) -> list[bytes]:
 @contextmanager
 def running(app: Any, **options: Any) -> Iterator[str]:
     """Serve an ASGI application from a thread, on a free port of the loopback; its address."""
+    # Its own configuration of logs closes every handler there is; absl's closes what it writes to, which is pytest's.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="critical", lifespan="auto", timeout_graceful_shutdown=1, **options
-    )
+        app, host="127.0.0.1", port=0, log_config=None, log_level="critical", lifespan="auto",
+        timeout_graceful_shutdown=1, **options,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     began = threading.Event()
 

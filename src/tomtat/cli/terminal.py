@@ -1,5 +1,6 @@
 """What a person sees: progress, tables, summaries side by side."""
 
+import os
 import re
 import shutil
 import sys
@@ -83,6 +84,15 @@ def _lines(name: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def is_first_process() -> bool:
+    """Of those that `accelerate launch` started: it speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def progress_of_this_process() -> Progress:
+    return TerminalProgress() if is_first_process() else Progress()
 
 
 def print_table(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tomtat.cli.options import Device, OnBadRow, Set, Show, SourceField, SummaryField, given
-from tomtat.cli.terminal import TerminalProgress, console, print_epochs, print_next
+from tomtat.cli.terminal import console, is_first_process, print_epochs, print_next, progress_of_this_process
+from tomtat.progress import Progress
 
 if TYPE_CHECKING:
     from tomtat.run_folder import RunFolder
@@ -73,13 +74,15 @@ def train_command(
         "lora.target": target,
     }
     overrides = _overrides(settings or [], given(flags))
-    progress = TerminalProgress()
+    progress = progress_of_this_process()
     if resume is not None:
         folder = _resumed(resume, recipe, candidates, out, overrides, progress)
     elif candidates is not None:
         folder = _calibrated(candidates, recipe, out, overrides, evaluate, progress)
     else:
         folder = _finetuned(recipe, out, overrides, evaluate, progress)
+    if not is_first_process():
+        return
     print_epochs(folder.metrics())
     console.print(f"\nRun folder: {folder.path}", highlight=False)
     if evaluate:
@@ -103,7 +106,7 @@ def _resumed(
     candidates: Path | None,
     out: Path | None,
     overrides: dict[str, Any],
-    progress: TerminalProgress,
+    progress: Progress,
 ) -> "RunFolder":
     from tomtat.errors import ConfigError
     from tomtat.training import resume
@@ -119,7 +122,7 @@ def _calibrated(
     out: Path | None,
     overrides: dict[str, Any],
     evaluate: bool,
-    progress: TerminalProgress,
+    progress: Progress,
 ) -> "RunFolder":
     from tomtat.errors import ConfigError
     from tomtat.run_folder import RunFolder
@@ -133,7 +136,7 @@ def _calibrated(
 
 
 def _finetuned(
-    recipe: Path | None, out: Path | None, overrides: dict[str, Any], evaluate: bool, progress: TerminalProgress
+    recipe: Path | None, out: Path | None, overrides: dict[str, Any], evaluate: bool, progress: Progress
 ) -> "RunFolder":
     from tomtat.config import load_config
     from tomtat.training import finetune
@@ -151,7 +154,7 @@ def _require_test(data: str | None) -> None:
         raise ConfigError("--evaluate needs test data: name it with --test FILE.")
 
 
-def _evaluate(folder: "RunFolder", show: int, progress: TerminalProgress) -> None:
+def _evaluate(folder: "RunFolder", show: int, progress: Progress) -> None:
     from tomtat.cli.evaluate import report
     from tomtat.evaluation import evaluate
 
