@@ -429,10 +429,10 @@ def test_keys_kept_in_bf16_hardly_change_what_comes_next(tiny_model: Path):
     def logits() -> torch.Tensor:
         with torch.inference_mode(), quick_attention():
             lanes = model.start(rows, Remembered())
-            lanes.advance([9] * 5)
+            lanes.advance([[9]] * 5)
             lanes.keep([0, 4, 2])
             lanes.join(model.start(rows[3:], Remembered()))
-            lanes.advance([11] * 5)
+            lanes.advance([[11]] * 5)
             return lanes.logits
 
     exact = logits()

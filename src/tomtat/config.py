@@ -113,6 +113,9 @@ class TrainSettings(Settings):
     """Accelerate's trackers: `tensorboard`, `wandb`, `mlflow`..."""
 
 
+LOOKUP_TOKENS = 8
+
+
 class GenerateSettings(Settings):
     max_new_tokens: int | None = Field(default=None, ge=1)
     """By default a quarter more than the 99th percentile of the training summaries; it travels with the adapter."""
@@ -140,6 +143,9 @@ class GenerateSettings(Settings):
     the beginning is read. Training always reads the beginning."""
     batch_tokens: int = Field(default=8192, ge=1)
     """Padded prompt and summary tokens generated side by side; only memory and speed depend on it."""
+    lookup_tokens: int = Field(default=LOOKUP_TOKENS, ge=0)
+    """Tokens checked at once while so few summaries are written side by side that there is time for guesses: what came
+    after the same words in the source. 0 guesses nothing; only speed depends on it."""
 
     @model_validator(mode="after")
     def _beams_are_meant(self) -> "GenerateSettings":

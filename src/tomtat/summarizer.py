@@ -11,6 +11,7 @@ from tomtat.asking import completed
 from tomtat.config import build_config
 from tomtat.data.rows import as_source
 from tomtat.engines import Engine, open_engine
+from tomtat.errors import ConfigError
 from tomtat.models import NO_LIMITS, Decoding, Encoded, Limits, LongInputs, SummarizerModel
 from tomtat.models.decoding import decoding_of
 from tomtat.progress import Progress
@@ -57,6 +58,7 @@ class _Node:
 
 
 WAYS = {"decode", "num_beams", "candidates", "temperature", "top_p"}
+ENGINES_OWN = {"batch_tokens", "lookup_tokens"}
 """[generate] settings that say how to decode."""
 DRAWN_TEMPERATURE = 0.7
 """Of `draw`: the one that candidates for training are drawn with too."""
@@ -134,6 +136,10 @@ class Summarizer:
         self.decoding = _with(decoding, named, ("max_new_tokens", "no_repeat_ngram"))
         self.limits = _with(self.limits, named, ("max_words", "max_sentences", "whole_sentences", "language"))
         self.long_inputs = named.get("long_inputs", self.long_inputs)
+        for name in ENGINES_OWN & set(named):
+            if not hasattr(self.engine, name):
+                raise ConfigError(f"{name} changes nothing with engine {self.engine.name}. Leave it out.")
+            setattr(self.engine, name, named[name])
 
     @property
     def model(self) -> SummarizerModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tomtat.assets import cache_directory
-from tomtat.config import ModelSettings, PromptSettings
+from tomtat.config import LOOKUP_TOKENS, ModelSettings, PromptSettings
 from tomtat.engines.base import Engine
 from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError
@@ -46,6 +46,7 @@ class Place:
     precision: str
     base: str | None
     batch_tokens: int = 8192
+    lookup_tokens: int = LOOKUP_TOKENS
 
     @property
     def trained(self) -> Path | None:
@@ -128,7 +129,9 @@ def place_of(path: str, device: str = "auto", precision: str | None = None, base
         run = RunFolder.open(path)
         config = run.config
         trained = str(run.trained_path)
-        return Place(trained, device, precision or config.model.precision, base, config.generate.batch_tokens)
+        generate = config.generate
+        precision = precision or config.model.precision
+        return Place(trained, device, precision, base, generate.batch_tokens, generate.lookup_tokens)
     return Place(path, device, precision or "auto", base)
 
 
@@ -139,7 +142,7 @@ def make_engine(engine: str, where: Place) -> Engine:
         model = where.load()
         if model.device.type == "cpu" and packed.pays_here(model.dtype):
             packed.pack(model.network)
-        return TorchEngine(model, where.batch_tokens)
+        return TorchEngine(model, where.batch_tokens, lookup_tokens=where.lookup_tokens)
     if engine == "torch-int8":
         if where.device not in ("auto", "cpu"):
             raise ConfigError(f"--engine torch-int8 runs on the CPU, not on {where.device}.")
@@ -147,7 +150,7 @@ def make_engine(engine: str, where: Place) -> Engine:
         quantize(model.network)
         # The adapter is in the rounded weights for good.
         model.peft, model.adapters = None, Adapters(model.network, None)
-        return TorchEngine(model, where.batch_tokens, "torch-int8")
+        return TorchEngine(model, where.batch_tokens, "torch-int8", where.lookup_tokens)
     return _ctranslate2(where, "float32" if engine.endswith("float32") else "int8")
 
 

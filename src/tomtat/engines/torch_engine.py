@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 
 from tomtat.batching import micro_batches
+from tomtat.config import LOOKUP_TOKENS
 from tomtat.engines.base import Engine
 from tomtat.models import Decoding, Encoded, SummarizerModel
 from tomtat.models.attention import quick_attention
@@ -31,10 +32,15 @@ and more of it at once is asked of the system anew each time, page by page."""
 
 
 class TorchEngine(Engine):
-    def __init__(self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch") -> None:
+    def __init__(
+        self, model: SummarizerModel, batch_tokens: int = 8192, name: str = "torch", lookup_tokens: int = LOOKUP_TOKENS
+    ) -> None:
         self.model = model
         self.name = name
         self.batch_tokens = batch_tokens
+        self.lookup_tokens = lookup_tokens
+        """How many go through the network at a time, guesses among them. As long as these are few, what takes time is
+        reading its weights."""
         self._remembered: dict[str, Remembered] = {}
 
     def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
@@ -192,71 +198,96 @@ class Flight:
             return self._step()
 
     def _step(self) -> list[Job]:
-        if self._new:
-            self._start()
-        assert self._network is not None
-        logits = self._network.logits.float()
-        self._choose(logits)
-        self._search(logits, self._network)
-        is_over = [self._is_over(lane, job) for lane, job in zip(self.lanes, self.jobs, strict=True)]
-        done = self._land(is_over) if any(is_over) else []
+        done = self._start() if self._new else []
         if self.lanes:
-            self._network.advance([lane.ids[-1] for lane in self.lanes])
+            assert self._network is not None
+            guesses = self._guesses(self._network)
+            said = zip(self.lanes, guesses, strict=True)
+            self._network.advance([[lane.ids[-1], *guess] for lane, guess in said])
+            self._choose(self._network, self.lanes, self.jobs, guesses)
+            done += self._land()
         return done
 
-    def _choose(self, logits: torch.Tensor) -> None:
-        """The next token of each lane that goes its own way."""
-        places = [place for place, job in enumerate(self.jobs) if job.beams is None]
-        lanes = [self.lanes[place] for place in places]
-        if lanes:
-            tokens = choose(logits if len(lanes) == len(self.lanes) else logits[places], lanes)
-            for lane, token in zip(lanes, tokens, strict=True):
-                lane.ids.append(token)
+    def _guesses(self, network: Lanes) -> list[list[int]]:
+        """What each lane may say next, where there is room to check it."""
+        most = self.engine.lookup_tokens // len(self.lanes) - 1
+        if most < 1 or not network.takes_several or any(job.beams for job in self.jobs):
+            return [[] for _ in self.lanes]
+        return [lane.guess(most) for lane in self.lanes]
 
-    def _search(self, logits: torch.Tensor, network: Lanes) -> None:
+    def _choose(self, network: Lanes, lanes: list[Lane], jobs: list[Job], guesses: Sequence[list[int]] = ()) -> None:
+        """The next token of a network's lanes, with their jobs; and those after it, as far as it was guessed right."""
+        logits = network.logits.float()
+        lengths = [len(lane.ids) for lane in lanes]
+        going = [number for number, job in enumerate(jobs) if job.beams is None]
+        for place in range(logits.shape[1]):
+            here = logits[:, place]
+            tokens = choose(here if len(going) == len(lanes) else here[going], [lanes[number] for number in going])
+            for number, token in zip(going, tokens, strict=True):
+                lanes[number].ids.append(token)
+            going = [
+                number
+                for number in going
+                if guesses
+                and lanes[number].ids[-1:] == guesses[number][place : place + 1]
+                and not self._is_over(lanes[number], jobs[number])
+            ]
+            if not going:
+                break
+        if any(guesses):
+            network.settle([len(lane.ids) - length for lane, length in zip(lanes, lengths, strict=True)])
+        self._search(network, lanes, jobs)
+
+    def _search(self, network: Lanes, lanes: list[Lane], jobs: list[Job]) -> None:
         """The next token of beams, whose lanes go on from the best of them."""
-        sources, recent = list(range(len(self.lanes))), 0
-        for job in dict.fromkeys(job for job in self.jobs if job.beams):
+        sources, recent = list(range(len(lanes))), 0
+        for job in dict.fromkeys(job for job in jobs if job.beams):
             assert job.beams
             # By their numbers: lanes that moved when others left stand in another order.
-            places = sorted(self._places(job), key=lambda place: self.lanes[place].copy)
-            lanes = [self.lanes[place] for place in places]
-            said = [lane.ids for lane in lanes]
-            log_probs = without_repeats(logits[places].log_softmax(-1), lanes)
+            places = [place for place, other in enumerate(jobs) if other is job]
+            places.sort(key=lambda place: lanes[place].copy)
+            said = [lanes[place].ids for place in places]
+            log_probs = network.logits[places, -1].float().log_softmax(-1)
+            log_probs = without_repeats(log_probs, [lanes[place] for place in places])
             for place, (beam, token) in zip(places, job.beams.step(log_probs, said), strict=False):
                 sources[place] = places[beam]
-                self.lanes[place].ids = [*said[beam], token]
+                lanes[place].ids = [*said[beam], token]
             recent = max(recent, len(said[0]))
-        if sources != list(range(len(self.lanes))):
+        if sources != list(range(len(lanes))):
             network.branch(sources, recent)
-
-    def _places(self, job: Job) -> list[int]:
-        return [place for place, other in enumerate(self.jobs) if other is job]
 
     def _is_over(self, lane: Lane, job: Job) -> bool:
         if job.beams:
             return job.beams.is_done
         return lane.ids[-1] in self.ends or len(lane.ids) == lane.decoding.max_new_tokens
 
-    def _start(self) -> None:
+    def _start(self) -> list[Job]:
+        """Read the prompts of new jobs, and say the first token of each; those that end with it."""
         batches = read_together(self._new)
         for jobs in batches:
             count = jobs[0].decoding.lanes
             started = self.model.start([job.row for job in jobs], self.engine.remembered)
             if count > 1:
                 started.repeat(count)
+            for job in jobs:
+                job.beams = Beams(job.decoding, self.ends) if job.decoding.num_beams > 1 else None
+            lanes = [Lane(job.row.prompt_ids, job.decoding, copy) for job in jobs for copy in range(count)]
+            self._choose(started, lanes, [job for job in jobs for _ in range(count)])
             if self.lanes and self._network is not None:
                 self._network.join(started)
             else:
                 self._network = started
-            self.lanes += [Lane(job.row.prompt_ids, job.decoding, copy) for job in jobs for copy in range(count)]
-            for job in jobs:
-                job.beams = Beams(job.decoding, self.ends) if job.decoding.num_beams > 1 else None
+            self.lanes += lanes
         joined = [job for jobs in batches for job in jobs for _ in range(job.decoding.lanes)]
         self.jobs[len(self.jobs) - len(joined) :] = joined
         self._new = []
+        return self._land()
 
-    def _land(self, is_over: list[bool]) -> list[Job]:
+    def _land(self) -> list[Job]:
+        """Lanes whose summary has ended leave; the jobs that are done with it."""
+        is_over = [self._is_over(lane, job) for lane, job in zip(self.lanes, self.jobs, strict=True)]
+        if not any(is_over):
+            return []
         done = []
         for job in dict.fromkeys(job for job in self.jobs if job.beams and job.beams.is_done):
             assert job.beams

@@ -412,7 +412,8 @@ def _untuned(
     cast_parameters(model.network, summarizer.model.dtype)
     model.network.to(summarizer.model.device)
     untuned = copy.copy(summarizer)
-    untuned.engine = TorchEngine(model, config.generate.batch_tokens)
+    generate = config.generate
+    untuned.engine = TorchEngine(model, generate.batch_tokens, lookup_tokens=generate.lookup_tokens)
     return untuned.generate(sources, progress, name)
 
 

@@ -27,6 +27,9 @@ AT_ONCE = 64
 and what is lies in the processor's cache."""
 
 
+FEW = 16
+"""Tokens of a row that look back together, where some are guesses."""
+
 MANY_ROWS = 4
 """From so many on it pays to look at keys in bf16 without a copy in fp32: fewer would wait for the calls themselves."""
 
@@ -64,7 +67,7 @@ def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any,
         if query.shape[2] > 1 and _pays_for_many(key):
             found = _attend(module, query.to(key.dtype), key, value, attention_mask, **options)
             return found.to(query.dtype), None
-        if query.shape[2] == 1 and _pays_for_one(query, key, attention_mask, options):
+        if query.shape[2] <= FEW and _pays_for_few(query, key, attention_mask, options):
             return _look_back(query, key, value, attention_mask, **options), None
     key, value = key.to(query.dtype), value.to(query.dtype)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -89,11 +92,13 @@ def _pays_for_many(key: torch.Tensor) -> bool:
     return torch.is_grad_enabled() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _pays_for_one(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:
-    """Transformers packs heads that share keys only where there is a mask, and MKL's products of one row in bf16 are
-    several times slower than those in fp32."""
+def _pays_for_few(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any]) -> bool:
+    """Of one token Transformers packs heads that share keys only where there is a mask, of several it copies the keys
+    for each; and MKL's products of one row in bf16 are several times slower than those in fp32."""
     if torch.is_grad_enabled() or options.get("dropout"):
         return False
+    if query.shape[2] > 1:
+        return mask is not None and query.shape[1] > key.shape[1] and options.get("position_bias") is None
     if query.dtype != key.dtype:
         own_keys = query.shape[1] == key.shape[1]
         return key.dtype == torch.bfloat16 and (own_keys or options.get("position_bias") is None)
@@ -111,19 +116,22 @@ def _look_back(
     position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """(rows, 1, heads, width): a token of each row looks at all keys. Heads that share keys stand below each other."""
-    rows, heads, _one, width = query.shape
+    """(rows, tokens, heads, width): a few tokens of each row look at all keys that the mask lets them. Heads that share
+    keys stand below each other, and with each head its tokens."""
+    rows, heads, tokens, width = query.shape
     groups, dtype = key.shape[1], query.dtype
-    query = query.reshape(rows, groups, heads // groups, width)
+    query = query.reshape(rows, groups, heads // groups * tokens, width)
+    if tokens > 1 and mask is not None:
+        mask = mask.repeat(1, 1, heads // groups, 1)
     if key.dtype != dtype and rows < MANY_ROWS:
         key, value = key.to(dtype), value.to(dtype)
     if key.dtype != dtype:
         output = _look_back_in(key.dtype, query, key, value, _in_one(mask, position_bias), scaling)
-        return output.to(dtype).view(rows, 1, heads, width)
+        return output.to(dtype).view(rows, heads, tokens, width).transpose(1, 2)
     if groups == heads:
         query, key, value = query.float(), key.float(), value.float()
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=_in_one(mask, position_bias), scale=scaling)
-    return output.to(dtype).reshape(rows, 1, heads, width)
+    return output.to(dtype).reshape(rows, heads, tokens, width).transpose(1, 2)
 
 
 def _look_back_in(

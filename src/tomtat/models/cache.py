@@ -63,6 +63,16 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._room = [room[:, :, first:] for room in self._room]
         self._hold(last - first)
 
+    def drop_last(self, count: int) -> None:
+        """Without the last positions; what is taken next stands in their place."""
+        self._hold(self.get_seq_length() - count)
+
+    def shift(self, lane: int, by: int) -> None:
+        """Let a lane lose its last positions, and move what is left to the right edge; a mask must hide the left."""
+        end = self.get_seq_length()
+        for room in self._room:
+            room[lane, :, by:end] = room[lane, :, : end - by].clone()
+
     def branch(self, sources: list[int], recent: int) -> None:
         """Lane n goes on from lane `sources[n]`, which differs from it in the last `recent` positions at most."""
         end = self.get_seq_length()

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from tomtat.config import GenerateSettings
+from tomtat.models.lookup import Lookup
 
 Method = Literal["greedy", "beam", "sample", "mbr"]
 
@@ -96,11 +97,19 @@ class Lane:
     near_ties: int = 0
     draws: torch.Tensor | None = None
     """One number in [0, 1) per token, drawn beforehand: so a summary does not depend on its neighbours."""
+    _lookup: Lookup | None = None
 
     def __post_init__(self) -> None:
         # The first of several candidates is the greedy one: among them should be what would have been said anyway.
         if self.decoding.temperature > 0 and not (self.copy == 0 and self.decoding.candidates > 1):
             self.draws = draws(self.decoding, self.prompt_ids, self.copy)
+
+    def guess(self, most: int) -> list[int]:
+        """Tokens that may come next, at most so many and none beyond the limit."""
+        if self._lookup is None:
+            self._lookup = Lookup(self.prompt_ids)
+        # One more is chosen after those that were guessed.
+        return self._lookup.guess(self.ids, min(most, self.decoding.max_new_tokens - len(self.ids) - 1))
 
 
 def draws(decoding: Decoding, prompt_ids: list[int], copy: int) -> torch.Tensor:

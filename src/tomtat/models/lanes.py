@@ -44,14 +44,27 @@ class Lanes(ABC):
     """What the network remembers of each lane."""
 
     logits: torch.Tensor
-    """(lanes, vocabulary) for the next token of each lane."""
+    """(lanes, tokens, vocabulary) for what comes after each of the tokens taken last; of a prompt's only the last one.
+    Read it before other lanes join or these leave."""
+
+    _mask: torch.Tensor
+    """(lanes, columns), false where a lane has nothing."""
 
     def __len__(self) -> int:
-        return len(self.logits)
+        return len(self._mask)
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether `advance` takes more than one token at a time."""
+        return True
 
     @abstractmethod
-    def advance(self, tokens: list[int]) -> None:
-        """Take one token in each lane."""
+    def advance(self, tokens: Sequence[list[int]]) -> None:
+        """Take one token in each lane, or several where these are guesses: `settle` must then say how many hold."""
+
+    @abstractmethod
+    def settle(self, counts: list[int]) -> None:
+        """Of the tokens taken last, so many in each lane were right, one at least; the others are forgotten."""
 
     @abstractmethod
     def keep(self, order: list[int]) -> None:
@@ -68,6 +81,14 @@ class Lanes(ABC):
     @abstractmethod
     def join(self, other: Any) -> None:
         """Append another's lanes, which are its own no longer."""
+
+
+def in_one(tokens: Sequence[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (lanes, most), and where there are any, on a mask's device."""
+    width = max(map(len, tokens))
+    ids = torch.tensor([[*row, *row[-1:] * (width - len(row))] for row in tokens], device=like.device)
+    lengths = torch.tensor([len(row) for row in tokens], device=like.device)
+    return ids, torch.arange(width, device=like.device) < lengths[:, None]
 
 
 def order_of(alive: list[int]) -> list[int]:
@@ -107,18 +128,19 @@ class CausalLanes(Lanes):
                 layer.update(*(part.expand(len(prompts), -1, -1, -1) for part in (keys, values)))
         positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, start:]
         self._positions = positions[:, -1]
-        self._run(torch.tensor(ids, device=device), positions)
+        """Of each lane's last token."""
+        self._run(torch.tensor(ids, device=device), positions, after=1)
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor) -> None:
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, after: int) -> None:
         output = self.network(
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=after,
         )
-        self.logits = output.logits[:, -1]
+        self.logits = output.logits
 
     def front(self, ids: list[int]) -> Front:
         """The first lane's memory of these tokens, with which its prompt begins."""
@@ -126,15 +148,32 @@ class CausalLanes(Lanes):
         parts = [(layer.keys[:1, :, : len(ids)], layer.values[:1, :, : len(ids)]) for layer in self._cache.layers]
         return Front(ids, [(keys.clone(), values.clone()) for keys, values in parts])
 
-    def advance(self, tokens: list[int]) -> None:
-        ids = torch.tensor(tokens, device=self._mask.device)[:, None]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
-        self._positions = self._positions + 1
-        self._run(ids, self._positions[:, None])
+    @property
+    def takes_several(self) -> bool:
+        return self._readers is None
+
+    def advance(self, tokens: Sequence[list[int]]) -> None:
+        ids, seen = in_one(tokens, self._mask)
+        width = ids.shape[1]
+        self._mask = torch.cat([self._mask, seen], 1)
+        positions = self._positions[:, None] + torch.arange(1, width + 1, device=ids.device)
+        self._positions = positions[:, 0]
+        self._run(ids, positions, after=width)
+
+    def settle(self, counts: list[int]) -> None:
+        # What one lane loses and another keeps stays as a column that the first does not see.
+        width, most = self.logits.shape[1], max(counts)
+        if most < width:
+            self._mask = self._mask[:, : most - width]
+            for layer in self._cache.layers:
+                layer.drop_last(width - most)
+        right = torch.tensor(counts, device=self._mask.device)
+        self._mask[:, -most:] &= torch.arange(most, device=right.device) < right[:, None]
+        self._positions = self._positions + right - 1
 
     def keep(self, order: list[int]) -> None:
         index = torch.tensor(order, device=self._mask.device)
-        self.logits, self._mask, self._positions = (p[index] for p in (self.logits, self._mask, self._positions))
+        self._mask, self._positions = self._mask[index], self._positions[index]
         for layer in self._cache.layers:
             layer.keep(order)
         if self._readers:
@@ -202,7 +241,6 @@ class CausalLanes(Lanes):
             for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
                 ours.prompts.join(theirs.prompts, left=True)
             self._read_by(seen, prompt_of)
-        self.logits = torch.cat([self.logits, other.logits])
         self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
         self._positions = torch.cat([self._positions, other._positions])
         for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
@@ -222,30 +260,45 @@ class Seq2SeqLanes(Lanes):
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
         self._cache = EncoderDecoderCache(growing_cache(network, layers), growing_cache(network, layers))
         self._mask = mask.new_ones(len(states), 0)
-        self.advance([start] * len(states))
+        self.advance([[start]] * len(states))
 
     @property
     def _layers(self) -> list[tuple[GrowingLayer, GrowingLayer]]:
         return list(zip(self._cache.self_attention_cache.layers, self._cache.cross_attention_cache.layers, strict=True))
 
-    def advance(self, tokens: list[int]) -> None:
+    def advance(self, tokens: Sequence[list[int]]) -> None:
         from transformers.modeling_outputs import BaseModelOutput
 
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], 1)
+        ids, seen = in_one(tokens, self._mask)
+        self._mask = torch.cat([self._mask, seen], 1)
         output = self.network(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
             attention_mask=self._source_mask,
-            decoder_input_ids=torch.tensor(tokens, device=self._mask.device)[:, None],
+            decoder_input_ids=ids,
             decoder_attention_mask=self._mask,
             past_key_values=self._cache,
             use_cache=True,
         )
-        self.logits = output.logits[:, -1]
+        self.logits = output.logits
+
+    def settle(self, counts: list[int]) -> None:
+        # Distances are counted by columns, so no lane may have a hole: what it lost is filled from its left.
+        width, most = self.logits.shape[1], max(counts)
+        self._mask = self._mask[:, : self._mask.shape[1] - (width - most)]
+        for own, _ in self._layers:
+            own.drop_last(width - most)
+        for lane, count in enumerate(counts):
+            if lost := most - count:
+                self._mask[lane, lost:] = self._mask[lane, :-lost].clone()
+                self._mask[lane, :lost] = False
+                for own, _ in self._layers:
+                    own.shift(lane, lost)
 
     def keep(self, order: list[int]) -> None:
         index = torch.tensor(order, device=self._mask.device)
-        self.logits, self._mask, self._states = (part[index] for part in (self.logits, self._mask, self._states))
-        self._source_mask = self._source_mask[index]
+        self._mask, self._states, self._source_mask = (
+            part[index] for part in (self._mask, self._states, self._source_mask)
+        )
         for own, cross in self._layers:
             own.keep(order)
             cross.keep(order)
@@ -276,7 +329,6 @@ class Seq2SeqLanes(Lanes):
             cross.repeat(times)
 
     def join(self, other: "Seq2SeqLanes") -> None:
-        self.logits = torch.cat([self.logits, other.logits])
         self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
         self._states = torch.cat(level(self._states, other._states, left=False, dimension=1))
         self._source_mask = torch.cat(level(self._source_mask, other._source_mask, left=False, dimension=1))

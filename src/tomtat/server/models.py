@@ -347,7 +347,8 @@ class Registry:
             name = f"v{next(self._names)}"
             base.lane.call(partial(add_adapter, model, name, place.trained)).result()
         prompt = info.prompt if info else default_prompt(PromptSettings(), model.model_type, model.is_encoder_decoder)
-        return Voice(_summarizer(TorchEngine(model.with_prompt(prompt), place.batch_tokens), info, place), name)
+        engine = TorchEngine(model.with_prompt(prompt), place.batch_tokens, lookup_tokens=place.lookup_tokens)
+        return Voice(_summarizer(engine, info, place), name)
 
     def _open(self, place: Place, info: TrainedInfo | None, name: str) -> tuple[Base, Voice]:
         engine = make_engine(self._engine_for(place), place)
