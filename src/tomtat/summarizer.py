@@ -57,8 +57,9 @@ class _Node:
         self.near_ties = total((self.near_ties, generation.near_ties))
 
 
-WAYS = {"decode", "num_beams", "candidates", "temperature", "top_p"}
 ENGINES_OWN = {"batch_tokens", "lookup_tokens"}
+"""Settings that hold for all that an engine writes from then on."""
+WAYS = {"decode", "num_beams", "candidates", "temperature", "top_p"}
 """[generate] settings that say how to decode."""
 DRAWN_TEMPERATURE = 0.7
 """Of `draw`: the one that candidates for training are drawn with too."""
@@ -124,6 +125,8 @@ class Summarizer:
         Raises: ConfigError for what is no setting, and for what would change nothing (`asking.completed`).
         """
         asked = completed(generate, self.decoding.method)
+        if useless := [name for name in ENGINES_OWN & set(asked) if not hasattr(self.engine, name)]:
+            raise ConfigError(f"{useless[0]} changes nothing with engine {self.engine.name}. Leave it out.")
         decoding, settings = self.decoding, build_config({"generate": dict(asked)}).generate
         if WAYS & set(asked):
             way = settings.way if asked.get("decode") or "num_beams" in asked else decoding.method
@@ -137,8 +140,6 @@ class Summarizer:
         self.limits = _with(self.limits, named, ("max_words", "max_sentences", "whole_sentences", "language"))
         self.long_inputs = named.get("long_inputs", self.long_inputs)
         for name in ENGINES_OWN & set(named):
-            if not hasattr(self.engine, name):
-                raise ConfigError(f"{name} changes nothing with engine {self.engine.name}. Leave it out.")
             setattr(self.engine, name, named[name])
 
     @property

@@ -147,7 +147,7 @@ def read_together(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 class Flight:
-    """Jobs that are decoded together, token by token; others join between two tokens, done ones leave."""
+    """Jobs that are decoded together, step by step; others join between two steps, done ones leave."""
 
     def __init__(self, engine: TorchEngine) -> None:
         self.engine = engine
@@ -193,7 +193,7 @@ class Flight:
 
     @torch.inference_mode()
     def step(self) -> list[Job]:
-        """One token in each lane; the jobs that are done with it."""
+        """One token in each lane, or more where they were guessed; the jobs that are done with it."""
         with quick_attention():
             return self._step()
 
@@ -202,8 +202,7 @@ class Flight:
         if self.lanes:
             assert self._network is not None
             guesses = self._guesses(self._network)
-            said = zip(self.lanes, guesses, strict=True)
-            self._network.advance([[lane.ids[-1], *guess] for lane, guess in said])
+            self._network.advance([[lane.ids[-1], *guess] for lane, guess in zip(self.lanes, guesses, strict=True)])
             self._choose(self._network, self.lanes, self.jobs, guesses)
             done += self._land()
         return done
@@ -216,7 +215,10 @@ class Flight:
         return [lane.guess(most) for lane in self.lanes]
 
     def _choose(self, network: Lanes, lanes: list[Lane], jobs: list[Job], guesses: Sequence[list[int]] = ()) -> None:
-        """The next token of a network's lanes, with their jobs; and those after it, as far as it was guessed right."""
+        """The next token of a network's lanes, with their jobs; and those after it, as far as it was guessed right.
+
+        Of guesses the network then remembers those that were, and lanes of beams go on from the best of them.
+        """
         logits = network.logits.float()
         lengths = [len(lane.ids) for lane in lanes]
         going = [number for number, job in enumerate(jobs) if job.beams is None]

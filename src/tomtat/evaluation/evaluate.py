@@ -412,8 +412,9 @@ def _untuned(
     cast_parameters(model.network, summarizer.model.dtype)
     model.network.to(summarizer.model.device)
     untuned = copy.copy(summarizer)
-    generate = config.generate
-    untuned.engine = TorchEngine(model, generate.batch_tokens, lookup_tokens=generate.lookup_tokens)
+    engine = summarizer.engine
+    assert isinstance(engine, TorchEngine)
+    untuned.engine = TorchEngine(model, engine.batch_tokens, lookup_tokens=engine.lookup_tokens)
     return untuned.generate(sources, progress, name)
 
 

@@ -1,4 +1,4 @@
-"""Summaries decoded side by side, one token of each at a time.
+"""Summaries decoded side by side, a token of each at a time, or several where these were guessed.
 
 Transformers' `generate` runs a batch until its longest summary ends, and copies the whole cache at each token. Here
 lanes leave when their summary ends, others join between two tokens, and a prompt is read once for all its candidates.
@@ -83,7 +83,7 @@ class Lanes(ABC):
         """Append another's lanes, which are its own no longer."""
 
 
-def in_one(tokens: Sequence[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(tokens: Sequence[list[int]], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (lanes, most), and where there are any, on a mask's device."""
     width = max(map(len, tokens))
     ids = torch.tensor([[*row, *row[-1:] * (width - len(row))] for row in tokens], device=like.device)
@@ -153,7 +153,7 @@ class CausalLanes(Lanes):
         return self._readers is None
 
     def advance(self, tokens: Sequence[list[int]]) -> None:
-        ids, seen = in_one(tokens, self._mask)
+        ids, seen = padded(tokens, self._mask)
         width = ids.shape[1]
         self._mask = torch.cat([self._mask, seen], 1)
         positions = self._positions[:, None] + torch.arange(1, width + 1, device=ids.device)
@@ -211,7 +211,8 @@ class CausalLanes(Lanes):
         """Let go of columns of lanes that left: in a long flight there would be ever more."""
         first, last = seen_columns(self._mask)
         if first >= TRIMMED_FROM:
-            self._mask = self._mask[:, first:]
+            # On the right too: what the last ones kept of their guesses, a lane that left may have been alone to see.
+            self._mask = self._mask[:, first:last]
             for layer in self._cache.layers:
                 layer.trim(first, last)
 
@@ -269,7 +270,7 @@ class Seq2SeqLanes(Lanes):
     def advance(self, tokens: Sequence[list[int]]) -> None:
         from transformers.modeling_outputs import BaseModelOutput
 
-        ids, seen = in_one(tokens, self._mask)
+        ids, seen = padded(tokens, self._mask)
         self._mask = torch.cat([self._mask, seen], 1)
         output = self.network(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
@@ -308,7 +309,7 @@ class Seq2SeqLanes(Lanes):
         """Let go of columns of lanes that left, of the decoder's on the left and of the source's on the right."""
         first, end = seen_columns(self._mask)
         if first >= TRIMMED_FROM:
-            self._mask = self._mask[:, first:]
+            self._mask = self._mask[:, first:end]
             for own, _ in self._layers:
                 own.trim(first, end)
         _, last = seen_columns(self._source_mask)

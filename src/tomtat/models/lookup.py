@@ -34,5 +34,10 @@ class Lookup:
         for size in range(LONGEST, 0, -1):
             if place := self._after.get(tuple(self._ids[-size:])):
                 # The longer the ending, the surer what follows: of one token's guesses a quarter is right.
-                return self._ids[place : place + min(most, 2 * size - 1)]
+                return self._from(place, min(most, 2 * size - 1))
         return []
+
+    def _from(self, place: int, most: int) -> list[int]:
+        """What stood there; where that reaches the end, it goes on as a loop does."""
+        known = self._ids[place : place + most]
+        return (known * most)[:most]

@@ -32,7 +32,7 @@ from tomtat.server.lane import Lane, Steps, Voice, Work
 from tomtat.server.metrics import Metrics
 from tomtat.server.services import Caller, ModelCard
 from tomtat.server.settings import EMBEDDED, RunSettings, ServerSettings
-from tomtat.summarizer import Summarizer
+from tomtat.summarizer import ENGINES_OWN, Summarizer
 from tomtat.types import Generation, Source, Summary
 
 log = logging.getLogger(__name__)
@@ -451,6 +451,9 @@ def _who_folds(settings: ServerSettings, runs: Mapping[str, RunSettings]) -> str
 def _asked_for(summarizer: Summarizer, generate: Mapping[str, Any]) -> Summarizer:
     """Raises: ConfigError."""
     asked = copy.copy(summarizer)
+    if own := ENGINES_OWN & set(generate):
+        # The engine is everybody's.
+        raise ConfigError(f"{', '.join(sorted(own))} can't be asked for in a request: set it in the run's config.toml.")
     if generate:
         asked.ask_for(generate)
     return asked

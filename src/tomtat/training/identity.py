@@ -20,7 +20,14 @@ from tomtat.run_folder import RunFolder
 from tomtat.training.rows import spread
 from tomtat.types import Example
 
-MAY_CHANGE = ("train.checkpoint_minutes", "train.trackers", "data.test", "evaluate.metrics", "evaluate.bertscore")
+MAY_CHANGE = (
+    "train.checkpoint_minutes",
+    "train.trackers",
+    "data.test",
+    "evaluate.metrics",
+    "evaluate.bertscore",
+    "generate.lookup_tokens",
+)
 """Settings, and beginnings of such, that no trained weight and no metrics row depends on.
 
 More epochs are not among them: the learning rate's way down is drawn over all of them.

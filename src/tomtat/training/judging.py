@@ -23,7 +23,8 @@ class Judge:
 
     def score_sum(self, numbers: Sequence[int]) -> float:
         # A new engine each time: what one remembers of a prompt holds for the same weights only.
-        engine = TorchEngine(self.model, self.batch_tokens)
+        # And without guesses: where rounding decides, which epoch is kept would depend on their number.
+        engine = TorchEngine(self.model, self.batch_tokens, lookup_tokens=0)
         found = engine.candidates([self.rows[number] for number in numbers], self.decoding)
         texts = [generations[0].text for generations in found]
         return sum(self._rouge.mean(text, self.references[number]) for text, number in zip(texts, numbers, strict=True))
