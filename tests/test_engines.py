@@ -615,7 +615,7 @@ def test_auto_probes_for_real(tiny_model: Path, tmp_path: Path, monkeypatch: pyt
     summarizer = Summarizer.load(tiny_model, engine="auto", device="cpu")
     assert summarizer("a text") == summarizer("a text")
     tried = next(iter(json.loads((tmp_path / "cache" / "engines.json").read_text()).values()))
-    assert [one["engine"] for one in tried] == ["torch", "torch-int8", "ctranslate2"]
+    assert [one["engine"] for one in tried] == ["torch", "torch-int8", "ctranslate2", "ctranslate2-float32"]
     assert all(one["seconds"] > 0 or one["problem"] for one in tried)
 
 

@@ -1,12 +1,13 @@
 """The embedded default model's real weights, through pip and the cache, as a user gets them."""
 
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import torch
 
 import tomtat
-from tomtat.models import load_base, resolve
+from tomtat.models import SummarizerModel, load_base, resolve
 from tomtat.summarizer import Summarizer
 
 pytestmark = pytest.mark.slow
@@ -53,6 +54,33 @@ def test_a_few_steps_on_real_weights_lower_the_loss_and_plain_peft_reads_the_ada
             0, -len(row.target_ids) - 1 : -1
         ]
         assert torch.allclose(ours.target_logits([row])[0], expected, atol=1e-3)
+
+
+def test_lanes_and_guesses_write_what_generate_writes():
+    """In fp32, in any company; where they part, two tokens were within 1e-4 of each other."""
+    from tomtat.config import ModelSettings, PromptSettings
+    from tomtat.data import load_examples
+    from tomtat.engines import TorchEngine
+    from tomtat.models import Decoding
+    from tomtat.prompts import source_text
+
+    model = load_base(ModelSettings(name="smollm2-135m-instruct"), PromptSettings())
+    examples = load_examples("chats@validation[:6]")
+    rows = [model.encode(source_text(example.source), None, 160) for example in examples]
+    decoding = Decoding(24)
+    alone = [model.generate([row], decoding)[0][0] for row in rows]
+    for engine in (TorchEngine(model), TorchEngine(model, 600, lookup_tokens=32), TorchEngine(model, 1)):
+        for row, one, (other,) in zip(rows, alone, engine.candidates(rows, decoding), strict=True):
+            assert one.text == other.text or _gap_where_they_part(model, row.prompt_ids, one.text, other.text) < 1e-4
+
+
+def _gap_where_they_part(model: SummarizerModel, prompt: list[int], one: str, other: str) -> float:
+    """Between the two likeliest logits."""
+    said, also = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(said, also, strict=False)))
+    with torch.inference_mode():
+        best = model.network(input_ids=torch.tensor([prompt + said[:same]])).logits[0, -1].topk(2).values
+    return float(best[0] - best[1])
 
 
 def test_bf16_stays_close_to_fp32():

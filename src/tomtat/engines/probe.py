@@ -25,7 +25,7 @@ from tomtat.prompts import source_text
 PROBES = 12
 PROBE_TOKENS = 32
 EXACT = "torch"
-ALTERNATIVES = ("torch-int8", "ctranslate2")
+ALTERNATIVES = ("torch-int8", "ctranslate2", "ctranslate2-float32")
 AGREES_FROM = 0.92
 """Least share of tokens in which an engine goes on as torch does, for it to be chosen. With SmolLM2-135M on bundled
 conversations (LOG.md, 2026-11-29) bf16 goes on as fp32 in 98.7 %, torch-int8 in 96 to 98 %, CTranslate2's int8, whose
@@ -71,6 +71,7 @@ def fastest(where: Place, progress: Progress) -> str:
     best = min(usable, key=lambda one: one.seconds)
     progress.note(
         f"engine: {best.engine}, the fastest here of those that agree with torch. {'; '.join(map(str, tried))}"
+        + (f". Its price in ROUGE: tomtat evaluate RUN --engine {best.engine}" if best.engine != EXACT else "")
     )
     return best.engine
 
