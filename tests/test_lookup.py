@@ -47,6 +47,15 @@ def test_no_guess_goes_beyond_the_limit():
     assert lane.guess(9) == []
 
 
+def fly(flight: Flight, jobs: list[Job]) -> None:
+    """Each joins those under way, until all are done."""
+    for job in jobs:
+        flight.add(job)
+        flight.step()
+    while flight.jobs:
+        flight.step()
+
+
 def seers(model: SummarizerModel, rows: list[Any], ways: list[Decoding], wrong: float) -> Guess:
     """Guesses of one who knows what will be said, but for some tokens."""
     truth: dict[tuple[Any, ...], list[int]] = {}
@@ -95,11 +104,7 @@ def test_guesses_change_nothing_but_the_number_of_passes(
     monkeypatch.setattr(Flight, "_choose", watched)
     flight = Flight(TorchEngine(model, lookup_tokens=80))
     jobs = [Job(row, way, number) for number, (row, way) in enumerate(zip(rows, ways, strict=True))]
-    for job in jobs:
-        flight.add(job)
-        flight.step()
-    while flight.jobs:
-        flight.step()
+    fly(flight, jobs)
 
     assert [job.generations for job in jobs] == plain
     tokens, lanes = (sum(column) for column in zip(*checked, strict=True))
@@ -113,11 +118,7 @@ def test_beams_and_prompts_held_once_take_no_guesses(tiny_model: Path, monkeypat
     flight = Flight(TorchEngine(model, lookup_tokens=100))
     ways = [GREEDY, Decoding(12, num_beams=3), GREEDY, Decoding(12, num_beams=2)]
     jobs = [Job(row, way, number) for number, (row, way) in enumerate(zip(rows, ways, strict=True))]
-    for job in jobs:
-        flight.add(job)
-        flight.step()
-    while flight.jobs:
-        flight.step()
+    fly(flight, jobs)
     for job in jobs:
         assert job.generations == TorchEngine(model, lookup_tokens=0).candidates([job.row], job.decoding)[0]
 
