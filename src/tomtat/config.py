@@ -114,6 +114,7 @@ class TrainSettings(Settings):
 
 
 LOOKUP_TOKENS = 8
+"""With six lanes of one token each a processor without AVX512 is as busy multiplying as reading weights (LOG.md)."""
 
 
 class GenerateSettings(Settings):
