@@ -5,8 +5,9 @@
 
 Each system runs in a process of its own, so that its peak memory is its own; all wait but one, and they take turns,
 round after round. SmolLM2-135M-Instruct reads bundled chats cut at 314 tokens and writes 40 (greedy); FLAN-T5's small
-and base shapes, with random weights, read 512 tokens and write 64. What a row says is the
-median over rounds; a ratio is the median of the rounds' ratios, peer's seconds over ours.
+and base shapes, with random weights, read 512 tokens and write 64. Latency is that of single chats one after the other.
+What a row says is the median over rounds; a ratio is the median of the rounds' ratios, peer's seconds over ours.
+`as fp32` is the share of words, after an equal beginning, in which a system goes on as Transformers does in fp32.
 
 Ours look words up in the prompt (docs/generation.md) where few summaries are written at once; rows with `plain` do not,
 nor do those with random weights. Transformers' prompt lookup, of 10 tokens, takes part in the latency of one summary.
@@ -28,10 +29,11 @@ from statistics import median
 from typing import Any
 
 Prompts = list[list[int]]
-Work = Callable[[Prompts, int], int]
-"""Prompts and how many tokens to write of each; the tokens written in all."""
+Work = Callable[[Prompts, int], tuple[int, list[str]]]
+"""Prompts and how many tokens to write of each; the tokens written in all, and the texts."""
 
 CHAT_TOKENS, CHAT_NEW = 314, 40
+LATENCY_CHATS = 6
 T5_TOKENS, T5_NEW = 512, 64
 QUICK_SECONDS = 540
 """What `--quick` may take: a table that is behind its share of them begins no further round."""
@@ -103,26 +105,28 @@ def ours(folder: Path, engine: str, candidates: int = 1, lookup: bool = True) ->
     if not lookup or folder.name in T5_SHAPES:
         made.lookup_tokens = 0
 
-    def work(prompts: Prompts, new: int) -> int:
+    def work(prompts: Prompts, new: int) -> tuple[int, list[str]]:
         decoding = Decoding(new, candidates=candidates, temperature=1.0 if candidates > 1 else 0.0)
         found = made.candidates([Encoded(prompt, []) for prompt in prompts], decoding)
-        return sum(generation.new_tokens for each in found for generation in each)
+        every = [generation for each in found for generation in each]
+        return sum(generation.new_tokens for generation in every), [generation.text for generation in every]
 
     return work
 
 
 def transformers(folder: Path, batch: int, dtype: str = "float32", candidates: int = 1, lookup: int = 0) -> Work:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    decode = AutoTokenizer.from_pretrained(folder).decode
     is_seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
     kind = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
     network = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     pad = network.generation_config.pad_token_id or 0
 
     @torch.inference_mode()
-    def work(prompts: Prompts, new: int) -> int:
-        written = 0
+    def work(prompts: Prompts, new: int) -> tuple[int, list[str]]:
+        written, texts = 0, []
         for start in range(0, len(prompts), batch):
             part = prompts[start : start + batch]
             width = max(map(len, part))
@@ -140,8 +144,10 @@ def transformers(folder: Path, batch: int, dtype: str = "float32", candidates: i
                 do_sample=candidates > 1, num_return_sequences=candidates, top_k=0 if candidates > 1 else None,
                 prompt_lookup_num_tokens=lookup or None,
             )  # fmt: skip
-            written += output.shape[0] * (output.shape[1] - (1 if is_seq2seq else width))
-        return written
+            output = output[:, 1 if is_seq2seq else width :]
+            written += output.numel()
+            texts += [decode(row, skip_special_tokens=True) for row in output]
+        return written, texts
 
     return work
 
@@ -156,27 +162,29 @@ def ctranslate2(folder: Path, batch: int, quantization: str, inter: int, intra: 
     if not converted.exists():
         convert_to_ctranslate2(folder, converted, quantization)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    names = tokenizer.convert_ids_to_tokens
+    names, ids = tokenizer.convert_ids_to_tokens, tokenizer.convert_tokens_to_ids
     is_seq2seq = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder", False)
     threads = {"inter_threads": inter, "intra_threads": intra}
     if is_seq2seq:
         translator = ctranslate2.Translator(str(converted), **threads)
 
-        def translate(prompts: Prompts, new: int) -> int:
+        def translate(prompts: Prompts, new: int) -> tuple[int, list[str]]:
             results = translator.translate_batch(
                 [names(prompt) for prompt in prompts], beam_size=1, max_batch_size=batch, max_decoding_length=new,
                 max_input_length=0,
             )  # fmt: skip
-            return sum(len(result.hypotheses[0]) for result in results)
+            written = [ids(result.hypotheses[0]) for result in results]
+            return sum(map(len, written)), [tokenizer.decode(row, skip_special_tokens=True) for row in written]
 
         return translate
     generator = ctranslate2.Generator(str(converted), **threads)
 
-    def generate(prompts: Prompts, new: int) -> int:
+    def generate(prompts: Prompts, new: int) -> tuple[int, list[str]]:
         results = generator.generate_batch(
             [names(prompt) for prompt in prompts], max_batch_size=batch, max_length=new, include_prompt_in_result=False
         )
-        return sum(len(result.sequences_ids[0]) for result in results)
+        written = [result.sequences_ids[0] for result in results]
+        return sum(map(len, written)), [tokenizer.decode(row, skip_special_tokens=True) for row in written]
 
     return generate
 
@@ -197,14 +205,15 @@ def llama_cpp(folder: Path, quantization: str) -> Work:
     options.n_ctx, options.n_parallel, options.cpuparams.n_threads = 2048, 1, cores()
     server = xllamacpp.Server(options)
 
-    def work(prompts: Prompts, new: int) -> int:
-        written = 0
+    def work(prompts: Prompts, new: int) -> tuple[int, list[str]]:
+        written, texts = 0, []
         for prompt in prompts:
             asked = {"prompt": prompt, "temperature": 0, "n_predict": new, "cache_prompt": False}
             answer = server.handle_completions(asked)
             answer = json.loads(answer) if isinstance(answer, str) else answer
-            written += answer.get("tokens_predicted") or answer["usage"]["completion_tokens"]
-        return written
+            written += answer["usage"]["completion_tokens"]
+            texts.append(answer["choices"][0]["text"])
+        return written, texts
 
     return work
 
@@ -233,11 +242,12 @@ def serve(system: str, options: argparse.Namespace) -> None:
     """Build the system, then run what standard input asks for; a line of JSON answers each."""
     work = build(system, options)
     for line in sys.stdin:
-        prompts, new = json.loads(line)
+        calls, new = json.loads(line)
         started = time.perf_counter()
-        tokens = work(prompts, new)
+        done = [work(prompts, new) for prompts in calls]
         seconds = time.perf_counter() - started
-        print(json.dumps([seconds, tokens, peak_megabytes()]), file=sys.__stdout__, flush=True)
+        tokens, texts = sum(tokens for tokens, _ in done), [text for _, texts in done for text in texts]
+        print(json.dumps([seconds, tokens, texts, peak_megabytes()]), file=sys.__stdout__, flush=True)
 
 
 def peak_megabytes() -> float:
@@ -267,17 +277,17 @@ class System:
             [sys.executable, "-W", "ignore", __file__, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CT2_USE_MKL": os.environ.get("CT2_USE_MKL", "0")},
         )  # fmt: skip
-        self.seconds: list[float] = []
         self.tokens = 0
+        self.texts: list[str] = []
         self.peak = 0.0
 
-    def run(self, prompts: Prompts, new: int) -> float | None:
+    def run(self, calls: Sequence[Prompts], new: int) -> float | None:
         assert self.process.stdin
         assert self.process.stdout
         try:
-            self.process.stdin.write(json.dumps([prompts, new]) + "\n")
+            self.process.stdin.write(json.dumps([calls, new]) + "\n")
             self.process.stdin.flush()
-            seconds, self.tokens, self.peak = json.loads(self.process.stdout.readline() or "null")
+            seconds, self.tokens, self.texts, self.peak = json.loads(self.process.stdout.readline() or "null")
         except (OSError, TypeError):
             return None
         return float(seconds)
@@ -289,35 +299,53 @@ class System:
 
 
 def compare(
-    title: str, systems: Sequence[str], prompts: Prompts, new: int, rounds: int, options: Any
+    title: str, systems: Sequence[str], calls: Sequence[Prompts], new: int, rounds: int, options: Any
 ) -> dict[str, list[float]]:
-    """Seconds of each system, round by round; its table is printed. Systems that can't run are told and left out."""
+    """Seconds of each system, round by round, for all calls; its table is printed.
+
+    Systems that can't run are told and left out.
+    """
     options.tables += 1
     share = QUICK_SECONDS * options.tables / len(options.only.split(","))
     running: dict[str, System] = {}
     seconds: dict[str, list[float]] = {}
     for system in systems:
         process = System(system, options)
-        if process.run(prompts[:1], min(new, 4)) is None:  # loads and warms up, one after the other
+        if process.run([calls[0][:1]], min(new, 4)) is None:  # loads and warms up, one after the other
             print(f"{title}: {system} can't run here")
         else:
             running[system], seconds[system] = process, []
     for number in range(1, rounds + 1):
         began = time.monotonic()
         for system, process in running.items():
-            taken = process.run(prompts, new)
+            taken = process.run(calls, new)
             assert taken is not None, system
             seconds[system].append(taken)
         ended = time.monotonic()
         if options.quick and number < rounds and 2 * ended - began - options.started > share:
             print(f"{title}: {number} of {rounds} rounds, for they take long here")
             break
-    print(f"\n{title}\n{'system':58} {'docs/s':>8} {'tokens':>7} {'peak MB':>8}")
+    print(f"\n{title}\n{'system':42} {'docs/s':>8} {'tokens':>7} {'peak MB':>8} {'as fp32':>8}")
+    exact = next((process.texts for system, process in running.items() if is_reference(system)), [])
+    documents = sum(map(len, calls))
     for system, process in running.items():
-        print(f"{system:58} {len(prompts) / median(seconds[system]):8.2f} {process.tokens:7d} {process.peak:8.0f}")
+        # What is drawn can't be compared.
+        alike = f"{same_words(exact, process.texts):8.1%}" if len(process.texts) == documents else ""
+        rate = documents / median(seconds[system])
+        print(f"{system:42} {rate:8.2f} {process.tokens:7d} {process.peak:8.0f} {alike}".rstrip())
         process.stop()
     sys.stdout.flush()
     return seconds
+
+
+def is_reference(system: str) -> bool:
+    return system.startswith("transformers|") and system.endswith("|1|float32")
+
+
+def same_words(exact: Sequence[str], texts: Sequence[str]) -> float:
+    from tomtat.engines.probe import agreement
+
+    return agreement([(one.split(), other.split()) for one, other in zip(exact, texts, strict=True)])
 
 
 def ratio(peer: Sequence[float], own: Sequence[float]) -> float:
@@ -374,7 +402,7 @@ def measure(options: argparse.Namespace) -> None:
         ]
         systems = [*own, *peers, *llama]
         title = f"SmolLM2-135M, {chats} chats of {CHAT_TOKENS} tokens, {CHAT_NEW} new"
-        seconds = compare(title, systems, prompts, CHAT_NEW, rounds, options)
+        seconds = compare(title, systems, [prompts], CHAT_NEW, rounds, options)
         best = best_of_ours(seconds)
         figures["over_naive"] = ratio(seconds["transformers|smollm2|1|float32"], seconds[best])
         figures["over_best_causal"] = over_best(seconds, best)
@@ -383,7 +411,9 @@ def measure(options: argparse.Namespace) -> None:
         peers = ["transformers|smollm2|1|float32", *bf16[:1]]
         peers += [f"{peer}|1|10" for peer in peers]
         systems = [*own, *plain, *peers, f"ctranslate2|smollm2|1|int8|{one}", *llama]
-        seconds = compare("One summary, SmolLM2-135M", systems, prompts[:1], CHAT_NEW, rounds + 1, options)
+        alone = [[prompt] for prompt in prompts[:LATENCY_CHATS]]
+        title = f"One summary after the other, SmolLM2-135M, {len(alone)} chats"
+        seconds = compare(title, systems, alone, CHAT_NEW, rounds, options)
         figures["latency_over_best"] = over_best(seconds, best_of_ours(seconds))
     for shape in T5_SHAPES:
         if shape not in wanted:
@@ -402,12 +432,12 @@ def measure(options: argparse.Namespace) -> None:
             *by_ctranslate2,
         ]  # fmt: skip
         title = f"FLAN-T5's {shape[3:]} shape, {count} texts of {T5_TOKENS} tokens, {T5_NEW} new"
-        seconds = compare(title, systems, t5_prompts(count), T5_NEW, rounds, options)
+        seconds = compare(title, systems, [t5_prompts(count)], T5_NEW, rounds, options)
         figures[f"over_best_{shape.replace('-', '_')}"] = over_best(seconds, best_of_ours(seconds))
     if "mbr" in wanted:
         peers = [f"{peer.replace('|1|', '|16|', 1)}|8" for peer in ["transformers|smollm2|1|float32", *bf16[:1]]]
         systems = ["tomtat|smollm2|torch|8", *peers]
-        seconds = compare("Eight candidates each", systems, prompts[:2], CHAT_NEW, rounds, options)
+        seconds = compare("Eight candidates each", systems, [prompts[:2]], CHAT_NEW, rounds, options)
         figures["mbr_saving"] = over_best(seconds, systems[0])
     print(json.dumps(figures))
 

@@ -23,7 +23,7 @@ from tomtat.models import Decoding, Encoded, SummarizerModel, load_base
 from tomtat.models.attention import quick_attention
 from tomtat.models.cache import GrowingLayer, keep_keys_in
 from tomtat.models.decoding import Lane, choose
-from tomtat.models.int8 import Int8Head, Int8Linear, quantize
+from tomtat.models.int8 import FEW_TOKENS, Int8Head, Int8Linear, quantize
 from tomtat.models.lanes import Remembered, order_of
 from tomtat.models.loading import load_trained
 from tomtat.models.packed import pack, pays_here
@@ -389,11 +389,25 @@ def test_eight_bits_do_not_depend_on_their_company():
     torch.manual_seed(0)
     layer = Int8Linear(torch.nn.Linear(64, 48))
     inputs = torch.randn(6, 64) * torch.tensor([1.0, 100.0, 0.0, 1e-12, 1.0, 3.0])[:, None] + 2.0
-    together = layer(inputs)
-    assert all(torch.equal(layer(inputs[[n, 5]]), together[[n, 5]]) for n in range(6))
-    for n in range(6):  # by another kernel
-        alone = layer(inputs[n : n + 1])
-        assert (alone - together[n]).norm() < 0.02 * together[n].norm()
+    together, few = layer(inputs), layer(inputs[:FEW_TOKENS])
+    assert all(torch.equal(layer(inputs[[n, 5, 4, 3, 2]])[0], together[n]) for n in range(6))
+    assert all(torch.equal(layer(inputs[n : n + 1])[0], few[n]) for n in range(FEW_TOKENS))
+    for n in range(FEW_TOKENS):  # by another kernel
+        assert (few[n] - together[n]).norm() < 0.02 * together[n].norm()
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the other kernel rounds activations of any number")
+def test_of_a_few_tokens_only_the_weights_are_rounded():
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(256, 48, bias=False)
+    layer, inputs = Int8Linear(plain), torch.randn(8, 256)
+    inputs[:, 0] = 300.0  # an outlier that takes all levels of its token
+    with torch.no_grad():
+        plain.weight[:, 0] = 0.0
+        layer = Int8Linear(plain)
+        exact = plain(inputs)
+    few, many = ((layer(inputs[:n]) - exact[:n]).norm() / exact[:n].norm() for n in (FEW_TOKENS, 8))
+    assert few < 0.02 < 0.2 < many
 
 
 def test_layers_side_by_side_say_what_each_says_alone():
@@ -439,7 +453,7 @@ def test_keys_kept_in_bf16_hardly_change_what_comes_next(tiny_model: Path):
     keep_keys_in(model.network, torch.bfloat16)
     rounded = logits()
     assert not torch.equal(rounded, exact)
-    assert (rounded - exact).norm() < 0.05 * exact.norm()
+    assert (rounded - exact).norm() < 0.08 * exact.norm()
 
 
 def test_packed_layers_are_exact_and_follow_their_weights():

@@ -63,6 +63,9 @@ def _forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any,
 
     if isinstance(key, Shared):
         return look_at_both(query, key, value, attention_mask, options.get("scaling")), None
+    if query.shape[2] > 1 and not torch.is_grad_enabled():
+        dtype = getattr(module, "keys_dtype", key.dtype)
+        key, value = key.to(dtype), value.to(dtype)
     if _is_plain(query, key, attention_mask, options):
         if query.shape[2] > 1 and _pays_for_many(key):
             found = _attend(module, query.to(key.dtype), key, value, attention_mask, **options)

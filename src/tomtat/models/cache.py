@@ -10,33 +10,58 @@ ROOM = 64
 
 
 def keep_keys_in(network: Any, dtype: torch.dtype) -> None:
-    """From now on the network's growing caches hold keys and values in this; attention then multiplies in it."""
-    network.keys_dtype = dtype
+    """From now on the network's growing caches hold keys and values in this; attention then multiplies in it.
+
+    An encoder has no cache: its attention asks the module (attention.py).
+    """
+    for module in network.modules():
+        module.keys_dtype = dtype
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values (lanes, heads, positions, head width), with lanes that come and go."""
 
-    def __init__(self, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, dtype: torch.dtype | None = None, room: int = ROOM) -> None:
         super().__init__()
         self._dtype = dtype
         """None: as they come."""
+        self._spare = room
         self._room: list[torch.Tensor] = []
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        start = self.get_seq_length()
+        self.write(keys, values)
+        return self.keys, self.values
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Further positions; all keys and all values in one piece, with what room there is behind them."""
+        start, size = self.get_seq_length(), self.room_for(keys.shape[-2])
         end = start + keys.shape[-2]
-        if not self._room or end > self._room[0].shape[-2]:
-            self._grow(keys, values, start, end + ROOM)
+        if not self._fits(end):
+            self._grow(keys, values, start, size)
         for room, new in zip(self._room, (keys, values), strict=True):
             room[:, :, start:end] = new
         self._hold(end)
-        return self.keys, self.values
+        return self.whole()
+
+    def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._room
+        return keys, values
+
+    def room_for(self, count: int) -> int:
+        """Positions in all, once so many are written to those that are."""
+        end = self.get_seq_length() + count
+        return int(self._room[0].shape[-2]) if self._fits(end) else end + self._spare
+
+    def _fits(self, end: int) -> bool:
+        return bool(self._room) and end <= self._room[0].shape[-2] and self._room[0].is_contiguous()
 
     def _grow(self, keys: torch.Tensor, values: torch.Tensor, length: int, size: int) -> None:
         rooms = [new.new_empty(*new.shape[:2], size, new.shape[3], dtype=self._dtype) for new in (keys, values)]
         for room, old in zip(rooms, self._room, strict=False):
             room[:, :, :length] = old[:, :, :length]
+        for room in rooms:
+            # Whoever reads the whole room hides this, but nothing times what is no number is none either.
+            room[:, :, length:] = 0
         self._room = rooms
 
     def _hold(self, length: int) -> None:
@@ -102,9 +127,9 @@ def level(ours: torch.Tensor, theirs: torch.Tensor, left: bool, dimension: int =
     return filled
 
 
-def growing_cache(network: Any, layers: int) -> Any:
-    dtype = getattr(network, "keys_dtype", None)
+def growing_cache(network: Any, layers: int, room: int = ROOM, dtype: torch.dtype | None = None) -> Any:
+    dtype = dtype or getattr(network, "keys_dtype", None)
     cache = DynamicCache()
-    cache.layers = [GrowingLayer(dtype) for _ in range(layers)]
+    cache.layers = [GrowingLayer(dtype, room) for _ in range(layers)]
     cache.layer_class_to_replicate = None
     return cache

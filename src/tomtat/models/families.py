@@ -96,4 +96,6 @@ def _code(tokenizer: Any, language: str, setting: str, model: str) -> int:
 def target_front(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before each summary: BART's `<s>`; nothing for T5 and PEGASUS."""
     ids = tokenizer(text_target="a")["input_ids"]
-    return list(takewhile(lambda token: token in set(tokenizer.all_special_ids), ids))
+    # A tokenizer that knows no "a" says that it is unknown; that is no beginning.
+    front = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    return list(takewhile(front.__contains__, ids))

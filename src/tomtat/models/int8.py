@@ -1,14 +1,12 @@
 """Linear layers in 8 bits on a CPU, by the kernels that come with torch: oneDNN's where it has VNNI, else FBGEMM's.
 
 Weights are rounded once, one scale a row; activations at each call, one scale a token, because torch's own dynamic
-quantization takes one scale for the whole batch, and a single outlier then rounds everyone else away. Layers that read
-the same inputs are one product.
+quantization takes one scale for the whole batch, and a single outlier then rounds everyone else away. With VNNI a few
+tokens, as in decoding, go in bf16 through the rounded weights. Layers that read the same inputs are one product.
 """
 
-import threading
 import warnings
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,20 +14,15 @@ from torch import nn
 
 from tomtat.models.cache import keep_keys_in
 from tomtat.models.precision import BF16_PAYS_FROM, bf16_speedup
+from tomtat.models.side_by_side import Once, Product, places_of, side_by_side
 
 EXACT_LOGITS = 64
 """The likeliest tokens whose logits are computed again in full precision: the head is where 8 bits cost most."""
 
-TOGETHER = [("q_proj", "k_proj", "v_proj"), ("q", "k", "v"), ("gate_proj", "up_proj"), ("wi_0", "wi_1")]
-"""Names of layers within a module that read the same inputs, one right after the other."""
-
-_OTHER_INPUTS = ("enc", "cross")
-"""Attention with this in its name has its keys and values from an encoder."""
+FEW_TOKENS = 4
+"""Up to so many at once the weights are read as fast as by one; with more, that kernel reads them twice."""
 
 _SMALLEST = 1e-9
-
-Product = Callable[[torch.Tensor], torch.Tensor]
-"""From inputs (..., in) to outputs (..., out)."""
 
 
 def quantize(network: Any) -> None:
@@ -38,30 +31,15 @@ def quantize(network: Any) -> None:
     Keys and values are kept in bf16 from then on, where the processor multiplies it fast.
     """
     head = network.get_output_embeddings()
-    for module_name, module in list(network.named_modules()):
-        # What lies inside an adapted layer goes with it.
-        if ".base_layer" in module_name or ".lora_" in module_name or hasattr(module, "base_layer"):
+    for module, layers in list(side_by_side(network)):
+        if next(iter(layers.values())) is getattr(head, "base_layer", head):
+            [name] = layers
+            setattr(module, name, Int8Head(layers[name]))
             continue
-        layers = {name: getattr(child, "base_layer", child) for name, child in module.named_children()}
-        layers = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Linear)}
-        for names in _groups(module_name, layers):
-            if getattr(module, names[0]) is head:
-                setattr(module, names[0], Int8Head(layers[names[0]]))
-                continue
-            parts = Int8Linear.side_by_side([layers[name] for name in names])
-            for name, part in zip(names, parts, strict=True):
-                setattr(module, name, part)
+        for name, part in zip(layers, Int8Linear.side_by_side(list(layers.values())), strict=True):
+            setattr(module, name, part)
     if network.config._attn_implementation == "sdpa" and bf16_speedup(torch.device("cpu")) >= BF16_PAYS_FROM:
         keep_keys_in(network, torch.bfloat16)
-
-
-def _groups(module_name: str, layers: dict[str, nn.Linear]) -> list[tuple[str, ...]]:
-    """Names of a module's linear layers, those that read the same inputs together."""
-    own_name = module_name.rpartition(".")[2].lower()
-    together = [] if any(word in own_name for word in _OTHER_INPUTS) else TOGETHER
-    groups = [names for names in together if set(names) <= set(layers)]
-    grouped = {name for names in groups for name in names}
-    return groups + [(name,) for name in layers if name not in grouped]
 
 
 class Int8Linear(nn.Module):  # type: ignore[misc]
@@ -81,11 +59,8 @@ class Int8Linear(nn.Module):  # type: ignore[misc]
     def side_by_side(cls, layers: Sequence[nn.Linear]) -> "list[Int8Linear]":
         if len(layers) == 1:
             return [cls(layers[0])]
-        product, parts, start = _Shared(_product(layers)), [], 0
-        for layer in layers:
-            parts.append(cls(layer, product, slice(start, start + layer.out_features)))
-            start += layer.out_features
-        return parts
+        product = Once(_product(layers))
+        return [cls(layer, product, places) for layer, places in zip(layers, places_of(layers), strict=True)]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = self._product(inputs)
@@ -110,43 +85,31 @@ class Int8Head(Int8Linear):
         return logits.scatter_(-1, likeliest, exact)
 
 
-class _Shared:
-    """A product that is computed once for the layers that ask for it one after the other."""
-
-    _last = threading.local()
-    """Of this thread: which of them was computed last, of which inputs, and what came. One for all of them, so that
-    outputs don't lie about until the next token."""
-
-    def __init__(self, product: Product) -> None:
-        self._product = product
-
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        product, known, outputs = getattr(self._last, "found", (None, weakref.ref(inputs), inputs))
-        if product is not self or known() is not inputs:
-            outputs = self._product(inputs)
-            self._last.found = self, weakref.ref(inputs), outputs
-        return outputs
-
-
 def _product(layers: Sequence[nn.Linear]) -> Product:
     weight = torch.cat([layer.weight.detach().float() for layer in layers])
     return _OneDnn(weight) if torch.cpu._is_vnni_supported() else _Fbgemm(weight)
 
 
 class _OneDnn:
-    """Levels 0 to 255 from each token's lowest to its highest number; what the lowest one adds is added apart."""
+    """Levels 0 to 255 from each token's lowest to its highest number; what the lowest one adds is added apart.
+
+    Of a few tokens only the weights are rounded: what takes time is reading them.
+    """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        self._scales = (weight.abs().amax(1) / 127).clamp_min_(_SMALLEST)
-        rounded = (weight / self._scales[:, None]).round_().to(torch.int8)
+        # As bf16 has them, in which the product of a few tokens takes them.
+        self._few_scales = (weight.abs().amax(1) / 127).clamp_min_(_SMALLEST).bfloat16()
+        self._scales = self._few_scales.float()
+        self._rounded = (weight / self._scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
-        self._sums = rounded.sum(1) * self._scales
-        self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
-        self._one_token = _Fbgemm(weight)
+        self._sums = self._rounded.sum(1) * self._scales
+        self._weight = torch.ops.onednn.qlinear_prepack(self._rounded, None)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        if inputs.numel() == inputs.shape[-1]:
-            return self._one_token.alone(inputs)
+        if inputs.numel() <= FEW_TOKENS * inputs.shape[-1]:
+            flat = inputs.reshape(-1, inputs.shape[-1]).bfloat16()
+            few = torch._weight_int8pack_mm(flat, self._rounded, self._few_scales).to(inputs.dtype)
+            return few.view(*inputs.shape[:-1], -1)
         lowest = inputs.amin(-1, keepdim=True)
         step = (inputs.amax(-1, keepdim=True) - lowest).div_(255).clamp_min_(_SMALLEST)
         lowest /= step
@@ -175,8 +138,3 @@ class _Fbgemm:
         # Without VNNI two products are added in 16 bits, which overflow unless activations have 7.
         outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(inputs / largest, self._packed, True)
         return outputs.mul_(largest)
-
-    def alone(self, inputs: torch.Tensor) -> torch.Tensor:
-        """A single token, whose range is its own: one call in place of a dozen, with VNNI."""
-        outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(inputs, self._packed, False)
-        return outputs

@@ -14,6 +14,7 @@ import torch
 
 from tomtat.models.cache import GrowingLayer, growing_cache, level
 from tomtat.models.shared import Readers, SharedLayer, can_share
+from tomtat.models.steps import Seq2SeqSteps, causal_steps, seq2seq_steps
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ class CausalLanes(Lanes):
         positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, start:]
         self._positions = positions[:, -1]
         """Of each lane's last token."""
-        self._run(torch.tensor(ids, device=device), positions, after=1)
+        self.logits = self._read(torch.tensor(ids, device=device), positions, after=1)
+        self._steps = causal_steps(network)
 
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, after: int) -> None:
+    def _read(self, ids: torch.Tensor, positions: torch.Tensor, after: int) -> torch.Tensor:
         output = self.network(
             input_ids=ids,
             attention_mask=self._mask,
@@ -140,7 +142,8 @@ class CausalLanes(Lanes):
             use_cache=True,
             logits_to_keep=after,
         )
-        self.logits = output.logits
+        logits: torch.Tensor = output.logits
+        return logits
 
     def front(self, ids: list[int]) -> Front:
         """The first lane's memory of these tokens, with which its prompt begins."""
@@ -158,7 +161,10 @@ class CausalLanes(Lanes):
         self._mask = torch.cat([self._mask, seen], 1)
         positions = self._positions[:, None] + torch.arange(1, width + 1, device=ids.device)
         self._positions = positions[:, 0]
-        self._run(ids, positions, after=width)
+        if self._steps:
+            self.logits = self._steps(ids, positions, self._mask, self._cache.layers, self._readers)
+        else:
+            self.logits = self._read(ids, positions, after=width)
 
     def settle(self, counts: list[int]) -> None:
         # What one lane loses and another keeps stays as a column that the first does not see.
@@ -259,9 +265,14 @@ class Seq2SeqLanes(Lanes):
         self._states, self._source_mask = states, mask
         config = network.config
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
-        self._cache = EncoderDecoderCache(growing_cache(network, layers), growing_cache(network, layers))
+        # What lanes wrote is short, and short keys are read faster in fp32. The source's do not grow.
+        own = growing_cache(network, layers, dtype=torch.float32)
+        self._cache = EncoderDecoderCache(own, growing_cache(network, layers, room=0))
         self._mask = mask.new_ones(len(states), 0)
+        self._steps: Seq2SeqSteps | None = None
         self.advance([[start]] * len(states))
+        # The first token by Transformers' own, which lays down the source's keys.
+        self._steps = seq2seq_steps(network)
 
     @property
     def _layers(self) -> list[tuple[GrowingLayer, GrowingLayer]]:
@@ -272,6 +283,9 @@ class Seq2SeqLanes(Lanes):
 
         ids, seen = padded(tokens, self._mask)
         self._mask = torch.cat([self._mask, seen], 1)
+        if self._steps:
+            self.logits = self._steps(ids, self._mask, self._source_mask, self._layers)
+            return
         output = self.network(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
             attention_mask=self._source_mask,

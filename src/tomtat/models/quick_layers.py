@@ -1,4 +1,4 @@
-"""Norms and activations in fewer passes over memory, for training on a CPU.
+"""Norms and activations in fewer passes over memory, on a CPU: in training, and where an encoder reads.
 
 Autograd takes Transformers' RMSNorm apart into a dozen passes on the way back, and its GELU by tanh into nine forward;
 both are arithmetic that a processor does while it waits for memory.

@@ -11,6 +11,7 @@ from tomtat.models.base import IGNORED, Choices, Encoded, SummarizerModel
 from tomtat.models.families import Languages, languages_of, target_front
 from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import Remembered, Seq2SeqLanes
+from tomtat.models.quick_layers import quick_layers
 
 RELATIVE = ("t5", "mt5", "umt5", "longt5")
 """Families whose decoder counts positions from the token at hand, so that lanes may be of different ages."""
@@ -172,7 +173,8 @@ class Seq2SeqModel(SummarizerModel):
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Seq2SeqLanes:
         prompts = [tuple(row.prompt_ids) for row in rows]
         if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in remembered.states]:
-            states = self.network.get_encoder()(**self._source(new))
+            with quick_layers(self.network.get_encoder()):
+                states = self.network.get_encoder()(**self._source(new))
             fresh = {p: s[: len(p)] for p, s in zip(new, states.last_hidden_state, strict=True)}
         else:
             fresh = {}
