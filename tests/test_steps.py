@@ -176,6 +176,9 @@ def test_networks_of_other_kinds_go_their_own_way():
     assert causal_steps(network("T5")) is None
     stranger = type("LlamaForCausalLM", (transformers.LlamaForCausalLM,), {"__module__": "modeling_llama"})
     assert causal_steps(stranger(network("Llama").config)) is None
+    hooked = network("Llama")
+    hooked.model.layers[1].register_forward_pre_hook(lambda module, inputs: None)
+    assert causal_steps(hooked) is None, "whoever hooks in wants to be called"
 
 
 def test_what_lies_in_the_room_behind_is_never_read():

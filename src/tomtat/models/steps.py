@@ -40,7 +40,9 @@ def seq2seq_steps(network: Any) -> "Seq2SeqSteps | None":
 def _is_one_of(network: Any, kinds: Sequence[str]) -> bool:
     # By its code, not by its config's name: a stranger's network may call itself a Llama.
     home = type(network).__module__.removeprefix("transformers.models.").partition(".")[0]
-    return home in kinds and network.get_input_embeddings().weight.device.type == "cpu"
+    is_known = home in kinds and network.get_input_embeddings().weight.device.type == "cpu"
+    # Modules that do something before they run (shards.py gathers weights) would not be run here.
+    return is_known and not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
 
 
 class CausalSteps:
