@@ -423,6 +423,21 @@ def test_layers_side_by_side_say_what_each_says_alone():
         torch.testing.assert_close(part(inputs), single(inputs))
 
 
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the other kernel rounds within the product")
+def test_layers_that_read_the_same_states_later_round_them_once(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    one, other = Int8Linear(torch.nn.Linear(32, 8)), Int8Linear(torch.nn.Linear(32, 8))
+    states, between, few = torch.randn(2, 100, 32), torch.randn(2, 100, 32), torch.randn(9, 32)
+    expected = other(states.clone())
+    one(states)
+    one(few)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "amin", None)
+        assert torch.equal(other(states), expected)
+    one(between)
+    assert torch.equal(other(states), expected), "others in between take their place"
+
+
 def test_what_reads_the_same_inputs_is_one_product(tiny_t5: Path, tiny_llama: Path):
     def products(folder: Path, *names: str) -> int:
         network = lively(folder).network

@@ -156,16 +156,47 @@ def test_steps_follow_adapters_that_change():
     torch.testing.assert_close(lanes.logits, other.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_candidates_of_one_prompt_step_over_its_one_copy():
-    made = network("Llama")
+@pytest.mark.parametrize("name", ["Llama", "T5"])
+def test_candidates_of_one_prompt_step_over_its_one_copy(name: str):
+    made = network(name)
     with torch.inference_mode(), quick_attention():
         shared, apart = start(made, PROMPTS), start(made, [prompt for prompt in PROMPTS for _ in range(3)])
         shared.repeat(3)
         assert shared._readers
-        for token in range(5):
+
+        def step(token: int) -> None:
             for lanes in (shared, apart):
-                lanes.advance([[token + lane] for lane in range(9)])
+                lanes.advance([[token + lane] for lane in range(len(lanes))])
             torch.testing.assert_close(shared.logits, apart.logits, rtol=1e-4, atol=1e-4)
+
+        for token in range(5):
+            step(token)
+        for lanes in (shared, apart):  # none of the first prompt's are left, one of the second's, all of the last's
+            lanes.keep([8, 7, 6, 3])
+            lanes.join(start(made, [PROMPTS[0]]))
+        for token in range(5):
+            step(token)
+        more = start(made, PROMPTS[:2])
+        more.repeat(2)
+        shared.join(more)
+        apart.join(start(made, [prompt for prompt in PROMPTS[:2] for _ in range(2)]))
+        shared.branch([1, 1, 2, 3, 4, 5, 5, 7, 7], 1)
+        apart.branch([1, 1, 2, 3, 4, 5, 5, 7, 7], 1)
+        for token in range(5):
+            step(token)
+
+
+def test_candidates_of_an_encoder_decoder_take_guesses_over_one_source():
+    made = network("T5")
+    with torch.inference_mode(), quick_attention():
+        shared, apart = start(made, PROMPTS[:1]), start(made, PROMPTS[:1] * 3)
+        shared.repeat(3)
+        for lanes in (shared, apart):
+            lanes.advance([[1, 2, 3], [4], [5, 6]])
+            lanes.settle([2, 1, 1])
+            lanes.advance([[7], [8], [9]])
+        torch.testing.assert_close(shared.logits, apart.logits, rtol=1e-4, atol=1e-4)
+        assert [cross.keys.shape[0] for _, cross in shared._layers] == [1] * 3, "the source is there once"
 
 
 def test_networks_of_other_kinds_go_their_own_way():

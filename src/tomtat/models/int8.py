@@ -5,7 +5,9 @@ quantization takes one scale for the whole batch, and a single outlier then roun
 tokens, as in decoding, go in bf16 through the rounded weights. Layers that read the same inputs are one product.
 """
 
+import threading
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,9 @@ EXACT_LOGITS = 64
 
 FEW_TOKENS = 4
 """Up to so many at once the weights are read as fast as by one; with more, that kernel reads them twice."""
+
+KEPT_FROM = 64
+"""Tokens: what decoding reads in between is fewer."""
 
 _SMALLEST = 1e-9
 
@@ -110,15 +115,33 @@ class _OneDnn:
             flat = inputs.reshape(-1, inputs.shape[-1]).bfloat16()
             few = torch._weight_int8pack_mm(flat, self._rounded, self._few_scales).to(inputs.dtype)
             return few.view(*inputs.shape[:-1], -1)
-        lowest = inputs.amin(-1, keepdim=True)
-        step = (inputs.amax(-1, keepdim=True) - lowest).div_(255).clamp_min_(_SMALLEST)
-        lowest /= step
-        # Through 16 bits: torch's way from fp32 to uint8 takes twice as long as both.
-        levels = (inputs / step).add_(0.5 - lowest).to(torch.int16).to(torch.uint8)
+        levels, lowest, step = _levels_of(inputs)
         outputs: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             levels, 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return outputs.addcmul_(lowest, self._sums).mul_(step)
+
+
+_kept = threading.local()
+
+
+def _levels_of(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each number's level, and each token's lowest number, in steps, and step.
+
+    Those of many tokens are kept for who asks next: all layers of a decoder read the encoder's states.
+    """
+    known: weakref.ref[torch.Tensor] | None = getattr(_kept, "inputs", None)
+    if known is not None and known() is inputs:
+        kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _kept.levels
+        return kept
+    lowest = inputs.amin(-1, keepdim=True)
+    step = (inputs.amax(-1, keepdim=True) - lowest).div_(255).clamp_min_(_SMALLEST)
+    lowest /= step
+    # Through 16 bits: torch's way from fp32 to uint8 takes twice as long as both.
+    levels = (inputs / step).add_(0.5 - lowest).to(torch.int16).to(torch.uint8)
+    if inputs.numel() > KEPT_FROM * inputs.shape[-1]:
+        _kept.inputs, _kept.levels = weakref.ref(inputs), (levels, lowest, step)
+    return levels, lowest, step
 
 
 class _Fbgemm:

@@ -255,7 +255,10 @@ class CausalLanes(Lanes):
 
 
 class Seq2SeqLanes(Lanes):
-    """The encoder's states of each source, and the decoder's memory."""
+    """The encoder's states of each source, and the decoder's memory.
+
+    Sources have rows of their own where steps of ours read them: several lanes may read one.
+    """
 
     def __init__(self, network: Any, states: torch.Tensor, mask: torch.Tensor, start: int) -> None:
         """`states` (lanes, tokens, width) with `mask` (lanes, tokens) come from the encoder."""
@@ -263,6 +266,7 @@ class Seq2SeqLanes(Lanes):
 
         self.network = network
         self._states, self._source_mask = states, mask
+        self._read_by(list(range(len(states))))
         config = network.config
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
         # What lanes wrote is short, and short keys are read faster in fp32. The source's do not grow.
@@ -284,7 +288,7 @@ class Seq2SeqLanes(Lanes):
         ids, seen = padded(tokens, self._mask)
         self._mask = torch.cat([self._mask, seen], 1)
         if self._steps:
-            self.logits = self._steps(ids, self._mask, self._source_mask, self._layers)
+            self.logits = self._steps(ids, self._mask, self._source_mask, self._layers, self._readers)
             return
         output = self.network(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
@@ -310,14 +314,27 @@ class Seq2SeqLanes(Lanes):
                     own.shift(lane, lost)
 
     def keep(self, order: list[int]) -> None:
-        index = torch.tensor(order, device=self._mask.device)
-        self._mask, self._states, self._source_mask = (
-            part[index] for part in (self._mask, self._states, self._source_mask)
-        )
-        for own, cross in self._layers:
+        self._mask = self._mask[torch.tensor(order, device=self._mask.device)]
+        for own, _ in self._layers:
             own.keep(order)
-            cross.keep(order)
+        self._keep_sources([self._source_of[lane] for lane in order])
         self._trim()
+
+    def _keep_sources(self, source_of: list[int]) -> None:
+        """Only those that a lane reads."""
+        kept = order_of(sorted(set(source_of)))
+        number_of = {old: new for new, old in enumerate(kept)}
+        if len(kept) < len(self._source_mask):
+            self._states, self._source_mask = self._states[kept], self._source_mask[kept]
+            for _, cross in self._layers:
+                cross.keep(kept)
+        self._read_by([number_of[source] for source in source_of])
+
+    def _read_by(self, source_of: list[int]) -> None:
+        self._source_of = source_of
+        """Of each lane."""
+        has_own = source_of == list(range(len(self._source_mask)))
+        self._readers = None if has_own else Readers(self._source_mask, source_of)
 
     def _trim(self) -> None:
         """Let go of columns of lanes that left, of the decoder's on the left and of the source's on the right."""
@@ -330,23 +347,32 @@ class Seq2SeqLanes(Lanes):
         if self._source_mask.shape[1] - last >= TRIMMED_FROM:
             self._source_mask, self._states = self._source_mask[:, :last], self._states[:, :last]
             for _, cross in self._layers:
-                cross.trim(0, last)
+                cross.put(cross.keys[:, :, :last].contiguous(), cross.values[:, :, :last].contiguous())
+            self._read_by(self._source_of)
 
     def branch(self, sources: list[int], recent: int) -> None:
         for own, _ in self._layers:
             own.branch(sources, recent)
 
     def repeat(self, times: int) -> None:
-        parts = (self.logits, self._mask, self._states, self._source_mask)
-        self.logits, self._mask, self._states, self._source_mask = (part.repeat_interleave(times, 0) for part in parts)
-        for own, cross in self._layers:
+        self.logits, self._mask = (part.repeat_interleave(times, 0) for part in (self.logits, self._mask))
+        for own, _ in self._layers:
             own.repeat(times)
+        if self._steps:
+            self._read_by([source for source in self._source_of for _ in range(times)])
+            return
+        parts = (self._states, self._source_mask)
+        self._states, self._source_mask = (part.repeat_interleave(times, 0) for part in parts)
+        for _, cross in self._layers:
             cross.repeat(times)
+        self._read_by(list(range(len(self))))
 
     def join(self, other: "Seq2SeqLanes") -> None:
+        source_of = [*self._source_of, *(len(self._source_mask) + source for source in other._source_of)]
         self._mask = torch.cat(level(self._mask, other._mask, left=True, dimension=1))
         self._states = torch.cat(level(self._states, other._states, left=False, dimension=1))
         self._source_mask = torch.cat(level(self._source_mask, other._source_mask, left=False, dimension=1))
         for (own, cross), (their_own, their_cross) in zip(self._layers, other._layers, strict=True):
             own.join(their_own, left=True)
             cross.join(their_cross, left=False)
+        self._read_by(source_of)

@@ -12,6 +12,7 @@ from tomtat.models.families import Languages, languages_of, target_front
 from tomtat.models.frozen import FrozenBatch, FrozenRow
 from tomtat.models.lanes import Remembered, Seq2SeqLanes
 from tomtat.models.quick_layers import quick_layers
+from tomtat.models.steps import seq2seq_steps_fit
 
 RELATIVE = ("t5", "mt5", "umt5", "longt5")
 """Families whose decoder counts positions from the token at hand, so that lanes may be of different ages."""
@@ -169,6 +170,10 @@ class Seq2SeqModel(SummarizerModel):
     def has_lanes(self) -> bool:
         # BART's kind counts positions from the start, and lanes that join later begin elsewhere.
         return self.model_type in RELATIVE
+
+    @cached_property
+    def shares_prompts(self) -> bool:
+        return self.has_lanes and seq2seq_steps_fit(self.network)
 
     def start(self, rows: Sequence[Encoded], remembered: Remembered) -> Seq2SeqLanes:
         prompts = [tuple(row.prompt_ids) for row in rows]

@@ -34,7 +34,11 @@ def causal_steps(network: Any) -> "CausalSteps | None":
 
 def seq2seq_steps(network: Any) -> "Seq2SeqSteps | None":
     """None where the network is of another kind, or not on a CPU."""
-    return Seq2SeqSteps(network) if _is_one_of(network, _SEQ2SEQ) else None
+    return Seq2SeqSteps(network) if seq2seq_steps_fit(network) else None
+
+
+def seq2seq_steps_fit(network: Any) -> bool:
+    return _is_one_of(network, _SEQ2SEQ)
 
 
 def _is_one_of(network: Any, kinds: Sequence[str]) -> bool:
@@ -123,7 +127,7 @@ class _CausalLayer:
             seen = look_at_both(query, keys, values, mask[:, None, None], self._scale)
             seen = seen.view(*inputs.shape[:-1], -1)
         else:
-            seen = _attend(query, *memory.write(key, value), added, self._scale)
+            seen = _in_row(_attend(query, *memory.write(key, value), added, self._scale))
         states = states + attention.o_proj(seen)
         inputs = self._between(states)
         return states.add_(feed.down_proj(self._act(feed.gate_proj(inputs)) * feed.up_proj(inputs)))
@@ -153,11 +157,13 @@ class Seq2SeqSteps:
         mask: torch.Tensor,
         source_mask: torch.Tensor,
         cache: Sequence[tuple[GrowingLayer, GrowingLayer]],
+        readers: Readers | None,
     ) -> torch.Tensor:
         """Logits (lanes, tokens, vocabulary) after each of the ids (lanes, tokens).
 
         `mask` (lanes, columns) says which of the decoder's columns a lane sees, these tokens' among them, and
-        `source_mask` which of the source's. The second layer of each pair of the cache has the source's keys already.
+        `source_mask` (sources, columns) which there are of a source. The second layer of each pair of the cache has
+        the sources' keys already; each lane reads one of its own, or as `readers` say.
         """
         own, source = cache[0]
         tokens, room = ids.shape[1], own.room_for(ids.shape[1])
@@ -165,7 +171,7 @@ class Seq2SeqSteps:
         source_added = _hidden(source_mask, 1, source.room_for(0))
         states = self._embed(ids).float()
         for layer, (own, source) in zip(self._layers, cache, strict=True):
-            states = layer(states, added, source_added, own, source)
+            states = layer(states, added, source_added, own, source, readers)
         logits: torch.Tensor = self._head(self._norm(states))
         return logits
 
@@ -194,6 +200,7 @@ class _Seq2SeqLayer:
         source_added: torch.Tensor,
         own: GrowingLayer,
         source: GrowingLayer,
+        readers: Readers | None,
     ) -> torch.Tensor:
         attention = self._own
         inputs = self._before(states)
@@ -201,10 +208,12 @@ class _Seq2SeqLayer:
         query, key, value = (
             part(inputs).view(shape).transpose(1, 2) for part in (attention.q, attention.k, attention.v)
         )
-        states = states + attention.o(_attend(query, *own.write(key, value), added, attention.scaling))
+        states = states + attention.o(_in_row(_attend(query, *own.write(key, value), added, attention.scaling)))
         attention = self._source
         query = attention.q(self._between(states)).view(shape).transpose(1, 2)
-        states = states.add_(attention.o(_attend(query, *source.whole(), source_added, attention.scaling)))
+        query = readers.together(query) if readers else query
+        seen = _attend(query, *source.whole(), source_added, attention.scaling)
+        states = states.add_(attention.o(_in_row(readers.apart(seen) if readers else seen)))
         return states.add_(self._fed(self._after(states)))
 
     def _fed(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -252,7 +261,7 @@ def _hidden(mask: torch.Tensor, tokens: int, room: int) -> torch.Tensor:
 def _attend(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, added: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """(lanes, tokens, heads * width) from queries (lanes, heads, tokens, width).
+    """(lanes, heads, tokens, width) from queries of that shape.
 
     Keys and values (lanes, groups, columns, width) may be of fewer heads; those that share them stand below each other.
     Products are in the keys' dtype, what lies between them in fp32.
@@ -264,4 +273,9 @@ def _attend(
     scores = torch.add(added, scores.view(lanes, heads, tokens, columns), alpha=scale)
     weights = scores.softmax(-1).to(dtype).view(lanes * groups, -1, columns)
     said = torch.bmm(weights, values.view(lanes * groups, columns, width)).to(query.dtype)
-    return said.view(lanes, heads, tokens, width).transpose(1, 2).reshape(lanes, tokens, heads * width)
+    return said.view(lanes, heads, tokens, width)
+
+
+def _in_row(said: torch.Tensor) -> torch.Tensor:
+    """(lanes, tokens, heads * width) from (lanes, heads, tokens, width)."""
+    return said.transpose(1, 2).flatten(2)
