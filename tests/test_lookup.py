@@ -13,11 +13,13 @@ from conftest import small_settings
 from test_engines import GREEDY, encoded, lively
 from tomtat import Summarizer, finetune
 from tomtat.engines import TorchEngine
+from tomtat.engines.opening import Place, make_engine
 from tomtat.engines.torch_engine import Flight, Job
 from tomtat.errors import ConfigError
 from tomtat.models import Decoding, Encoded, SummarizerModel
 from tomtat.models.attention import quick_attention
 from tomtat.models.decoding import Lane
+from tomtat.models.int8 import few_tokens
 from tomtat.models.lanes import Lanes, Remembered
 from tomtat.models.lookup import Lookup
 from tomtat.server.models import _asked_for
@@ -45,6 +47,19 @@ def test_no_guess_goes_beyond_the_limit():
     assert lane.guess(9) == [4], "one more is chosen after it"
     lane.ids.append(4)
     assert lane.guess(9) == []
+
+
+def test_in_eight_bits_no_more_is_guessed_than_one_reading_takes(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(Lane, "guess", lambda lane, most: asked.append(most) or [])
+    engine = make_engine("torch-int8", Place(str(tiny_llama), "cpu", "fp32", None, lookup_tokens=8))
+    assert isinstance(engine, TorchEngine)
+    for most, guesses in ((None, 7), (4, 3)):
+        engine.most_lookup_tokens = most
+        engine.candidates(encoded(engine.model, 1), Decoding(3))
+        assert set(asked) == {guesses}
+        asked.clear()
+    assert few_tokens() == (4 if torch.cpu._is_vnni_supported() else None)
 
 
 def fly(flight: Flight, jobs: list[Job]) -> None:

@@ -13,7 +13,7 @@ from tomtat.engines.torch_engine import TorchEngine
 from tomtat.errors import ConfigError
 from tomtat.files import sha256_of
 from tomtat.models import Decoding, Limits, LongInputs, SummarizerModel, load_base, load_trained, packed
-from tomtat.models.int8 import quantize
+from tomtat.models.int8 import few_tokens, quantize
 from tomtat.models.loading import TRAINED_FILE, TrainedInfo, place, without_network
 from tomtat.models.sources import CONVERTED, resolve
 from tomtat.models.switching import Adapters
@@ -150,7 +150,9 @@ def make_engine(engine: str, where: Place) -> Engine:
         quantize(model.network)
         # The adapter is in the rounded weights for good.
         model.peft, model.adapters = None, Adapters(model.network, None)
-        return TorchEngine(model, where.batch_tokens, "torch-int8", where.lookup_tokens)
+        made = TorchEngine(model, where.batch_tokens, "torch-int8", where.lookup_tokens)
+        made.most_lookup_tokens = few_tokens()
+        return made
     return _ctranslate2(where, "float32" if engine.endswith("float32") else "int8")
 
 

@@ -41,6 +41,8 @@ class TorchEngine(Engine):
         self.lookup_tokens = lookup_tokens
         """How many go through the network at a time, guesses among them. As long as these are few, what takes time is
         reading its weights."""
+        self.most_lookup_tokens: int | None = None
+        """More than so many its weights do not go through at the price of one; None: as many as are asked for."""
         self._remembered: dict[str, Remembered] = {}
 
     def finished(self, rows: Sequence[Encoded], decoding: Decoding) -> Iterator[tuple[int, list[Generation]]]:
@@ -209,7 +211,10 @@ class Flight:
 
     def _guesses(self, network: Lanes) -> list[list[int]]:
         """What each lane may say next, where there is room to check it."""
-        most = self.engine.lookup_tokens // len(self.lanes) - 1
+        tokens = self.engine.lookup_tokens
+        if self.engine.most_lookup_tokens is not None:
+            tokens = min(tokens, self.engine.most_lookup_tokens)
+        most = tokens // len(self.lanes) - 1
         if most < 1 or not network.takes_several or any(job.beams for job in self.jobs):
             return [[] for _ in self.lanes]
         return [lane.guess(most) for lane in self.lanes]

@@ -30,6 +30,11 @@ KEPT_FROM = 64
 _SMALLEST = 1e-9
 
 
+def few_tokens() -> int | None:
+    """Up to so many at once the weights are read as fast as by one; None where no number stands out."""
+    return FEW_TOKENS if torch.cpu._is_vnni_supported() else None
+
+
 def quantize(network: Any) -> None:
     """Replace each linear layer by its 8-bit form, in place; adapters must be folded in, and stay.
 
