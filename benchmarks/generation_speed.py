@@ -106,6 +106,8 @@ def ours(folder: Path, engine: str, candidates: int = 1, lookup: bool = True) ->
         made.lookup_tokens = 0
 
     def work(prompts: Prompts, new: int) -> tuple[int, list[str]]:
+        # What was read in the last round is read again, as the peers do.
+        made.__dict__.get("_remembered", {}).clear()
         decoding = Decoding(new, candidates=candidates, temperature=1.0 if candidates > 1 else 0.0)
         found = made.candidates([Encoded(prompt, []) for prompt in prompts], decoding)
         every = [generation for each in found for generation in each]
@@ -330,7 +332,7 @@ def compare(
     documents = sum(map(len, calls))
     for system, process in running.items():
         # What is drawn can't be compared.
-        alike = f"{same_words(exact, process.texts):8.1%}" if len(process.texts) == documents else ""
+        alike = f"{same_words(exact, process.texts):8.1%}" if len(process.texts) == len(exact) == documents else ""
         rate = documents / median(seconds[system])
         print(f"{system:42} {rate:8.2f} {process.tokens:7d} {process.peak:8.0f} {alike}".rstrip())
         process.stop()

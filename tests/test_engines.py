@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -421,6 +422,33 @@ def test_layers_side_by_side_say_what_each_says_alone():
             torch.testing.assert_close(part(inputs), single(inputs))
     for part, single, inputs in zip(together, alone, (one, other, one), strict=True):
         torch.testing.assert_close(part(inputs), single(inputs))
+
+
+@pytest.mark.parametrize("width", [8, 20, 24, 40, 48, 100, 1365])
+def test_eight_bits_take_inputs_of_any_width_and_number(width: int):
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(width, 24)
+    layer, inputs = Int8Linear(plain), torch.randn(6, width)
+    exact = plain(inputs).detach()
+    for tokens in (1, 3, 6):
+        assert (layer(inputs[:tokens]) - exact[:tokens]).norm() < 0.05 * exact[:tokens].norm()
+    assert layer(inputs[:0]).shape == (0, 24)
+    assert layer(inputs[:0, None]).shape == (0, 1, 24)
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_copy_of_a_packed_layer_has_weights_of_its_own(has_run: bool):
+    network = torch.nn.ModuleDict({name: torch.nn.Linear(32, 16) for name in ("q_proj", "k_proj", "v_proj")})
+    pack(network)
+    inputs = torch.randn(3, 32)
+    if has_run:
+        network["k_proj"](inputs)
+    for copied in (copy.deepcopy(network["k_proj"]), pickle.loads(pickle.dumps(network["k_proj"]))):
+        assert type(copied) is torch.nn.Linear
+        torch.testing.assert_close(copied(inputs), network["k_proj"](inputs))
+        copied.weight.data.zero_()
+        torch.testing.assert_close(copied(inputs), copied.bias.expand(3, 16))
+    assert network["k_proj"].weight.any()
 
 
 @pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the other kernel rounds within the product")

@@ -212,6 +212,33 @@ def test_networks_of_other_kinds_go_their_own_way():
     assert causal_steps(hooked) is None, "whoever hooks in wants to be called"
 
 
+@pytest.mark.parametrize("saved", [["lm_head"], ["lm_head", "embed_tokens"], ["norm"], ["mlp"], ["self_attn"]])
+def test_what_an_adapter_has_whole_is_the_adapters(saved: list[str]):
+    from peft import LoraConfig, get_peft_model
+
+    made = network("Llama")
+    pack(made)
+    start(made, PROMPTS)  # runs once in its packed form
+    target = "down_proj" if saved == ["self_attn"] else "q_proj"
+    tuned = get_peft_model(made, LoraConfig(r=2, target_modules=[target], modules_to_save=saved))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "modules_to_save" in name:
+                parameter.mul_(-2.0)
+    made.eval().requires_grad_(False)
+    assert (causal_steps(made) is None) == (saved[0] != "lm_head")
+    with torch.inference_mode(), quick_attention():
+        lanes, plain = start(made, PROMPTS), start(made, PROMPTS)
+        plain._steps = None
+        for one in (lanes, plain):
+            one.advance([[30], [31], [32]])
+        torch.testing.assert_close(lanes.logits, plain.logits, rtol=1e-4, atol=1e-4)
+        untuned = network("Llama")
+        other = start(untuned, PROMPTS)
+        other.advance([[30], [31], [32]])
+        assert not torch.allclose(lanes.logits, other.logits, rtol=1e-2, atol=1e-2)
+
+
 def test_what_lies_in_the_room_behind_is_never_read():
     layer = GrowingLayer()
     one = torch.ones(2, 3, 5, 8)

@@ -220,6 +220,20 @@ def test_quick_norms_and_activations_have_the_same_loss_and_gradients(name: str,
         assert float((quick - gradient).norm()) < 1e-5 * float(gradient.norm()) + 1e-7
 
 
+def test_quick_layers_within_others_leave_those_alone(tiny_t5: Path):
+    network = load_base(ModelSettings(name=str(tiny_t5)), PromptSettings()).network.requires_grad_(False)
+
+    def quick() -> int:
+        return sum("forward" in module.__dict__ for module in network.modules())
+
+    with quick_layers(network):
+        outer = quick()
+        with quick_layers(network.get_encoder()):
+            assert quick() == outer > 0
+        assert quick() == outer
+    assert quick() == 0
+
+
 def test_a_norm_that_trains_or_is_of_another_kind_is_left_alone(tiny_llama: Path):
     model = load_base(ModelSettings(name=str(tiny_llama)), PromptSettings())
     for parameter in model.network.parameters():

@@ -156,6 +156,7 @@ class Flight:
         self.model = engine.model
         self.model.network.eval()
         self.ends = set(self.model.end_token_ids())
+        self._shares_prompts = self.model.shares_prompts
         self.lanes: list[Lane] = []
         self.jobs: list[Job] = []
         """The job of each lane, then of those that join at the next step."""
@@ -169,12 +170,12 @@ class Flight:
         budget, spared = self.engine.batch_tokens, self._spared()
         if self.lanes and not self._new and widest * len(self.lanes) - spared > (1 - JOIN_FROM) * budget:
             return False
-        spared += len(row.prompt_ids) * (decoding.lanes - 1) * self.model.shares_prompts
+        spared += len(row.prompt_ids) * (decoding.lanes - 1) * self._shares_prompts
         return widest * (len(self.jobs) + decoding.lanes) - spared <= budget
 
     def _spared(self) -> int:
         """Tokens of prompts that several lanes read and that are there once."""
-        if not self.model.shares_prompts or len(set(self.jobs)) == len(self.jobs):
+        if not self._shares_prompts or len(set(self.jobs)) == len(self.jobs):
             return 0
         return sum((lanes - 1) * len(job.row.prompt_ids) for job, lanes in Counter(self.jobs).items())
 

@@ -24,6 +24,8 @@ EXACT_LOGITS = 64
 FEW_TOKENS = 4
 """Up to so many at once the weights are read as fast as by one; with more, that kernel reads them twice."""
 
+BLOCK = 16
+
 KEPT_FROM = 64
 """Tokens: what decoding reads in between is fewer."""
 
@@ -114,12 +116,16 @@ class _OneDnn:
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
         self._sums = self._rounded.sum(1) * self._scales
         self._weight = torch.ops.onednn.qlinear_prepack(self._rounded, None)
+        # That kernel reads whole blocks of inputs, and beyond the row where they do not fit.
+        self._takes_few = weight.shape[1] % BLOCK == 0
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        if inputs.numel() <= FEW_TOKENS * inputs.shape[-1]:
+        if not inputs.numel():
+            return inputs.new_empty(*inputs.shape[:-1], len(self._rounded))
+        if self._takes_few and inputs.numel() <= FEW_TOKENS * inputs.shape[-1]:
             flat = inputs.reshape(-1, inputs.shape[-1]).bfloat16()
             few = torch._weight_int8pack_mm(flat, self._rounded, self._few_scales).to(inputs.dtype)
-            return few.view(*inputs.shape[:-1], -1)
+            return few.view(*inputs.shape[:-1], len(self._rounded))
         levels, lowest, step = _levels_of(inputs)
         outputs: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             levels, 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""

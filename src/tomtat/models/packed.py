@@ -46,6 +46,18 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         outputs = self.product(inputs)
         return outputs if self.places is None else outputs[..., self.places]
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied or pickled it is a plain layer: the product is that of this layer's weights, not of the copy's.
+
+        PEFT copies layers that an adapter has whole (`modules_to_save`).
+        """
+        state = {name: value for name, value in self.__dict__.items() if name not in ("product", "places")}
+        return _empty_layer, (), state
+
+
+def _empty_layer() -> nn.Linear:
+    return nn.Linear.__new__(nn.Linear)
+
 
 class _Packed:
     """The weights of some layers below each other, laid out again when they are others than before."""

@@ -24,6 +24,8 @@ def quick_layers(network: Any) -> Iterator[None]:
             forwards[module] = _norm_of(module)
         elif type(module) is NewGELUActivation:
             forwards[module] = _gelu
+    # Those that stand in already stay: a training generates in between, and goes on with them.
+    forwards = {module: forward for module, forward in forwards.items() if "forward" not in module.__dict__}
     for module, forward in forwards.items():
         module.__dict__["forward"] = forward
     try:

@@ -171,7 +171,7 @@ class Seq2SeqModel(SummarizerModel):
         # BART's kind counts positions from the start, and lanes that join later begin elsewhere.
         return self.model_type in RELATIVE
 
-    @cached_property
+    @property
     def shares_prompts(self) -> bool:
         return self.has_lanes and seq2seq_steps_fit(self.network)
 

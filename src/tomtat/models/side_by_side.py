@@ -58,8 +58,8 @@ class Once:
         self._product = product
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        product, known, outputs = getattr(self._last, "found", (None, weakref.ref(inputs), inputs))
-        if product is not self or known() is not inputs:
+        product, known, outputs = getattr(self._last, "found", (weakref.ref(self), weakref.ref(self), inputs))
+        if product() is not self or known() is not inputs:
             outputs = self._product(inputs)
-            self._last.found = self, weakref.ref(inputs), outputs
+            self._last.found = weakref.ref(self), weakref.ref(inputs), outputs
         return outputs

@@ -44,9 +44,18 @@ def seq2seq_steps_fit(network: Any) -> bool:
 def _is_one_of(network: Any, kinds: Sequence[str]) -> bool:
     # By its code, not by its config's name: a stranger's network may call itself a Llama.
     home = type(network).__module__.removeprefix("transformers.models.").partition(".")[0]
-    is_known = home in kinds and network.get_input_embeddings().weight.device.type == "cpu"
-    # Modules that do something before they run (shards.py gathers weights) would not be run here.
-    return is_known and not any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
+    if home not in kinds or network.get_input_embeddings().weight.device.type != "cpu":
+        return False
+    # These run as they are.
+    whole = {id(network.get_output_embeddings()), id(network.get_input_embeddings())}
+    return not any(
+        # Modules that do something before they run (shards.py gathers weights) would not be run here; and of one that
+        # an adapter has whole, what is inside is the base's.
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or (hasattr(module, "modules_to_save") and id(module) not in whole)
+        for module in network.modules()
+    )
 
 
 class CausalSteps:
