@@ -205,8 +205,9 @@ def test_networks_of_other_kinds_go_their_own_way():
     assert causal_steps(gemma) is None
     assert seq2seq_steps(umt5) is None
     assert causal_steps(network("T5")) is None
-    stranger = type("LlamaForCausalLM", (transformers.LlamaForCausalLM,), {"__module__": "modeling_llama"})
-    assert causal_steps(stranger(network("Llama").config)) is None
+    for home in ("modeling_llama", "llama.modeling_llama"):
+        stranger = type("LlamaForCausalLM", (transformers.LlamaForCausalLM,), {"__module__": home})
+        assert causal_steps(stranger(network("Llama").config)) is None
     hooked = network("Llama")
     hooked.model.layers[1].register_forward_pre_hook(lambda module, inputs: None)
     assert causal_steps(hooked) is None, "whoever hooks in wants to be called"

@@ -43,8 +43,8 @@ def seq2seq_steps_fit(network: Any) -> bool:
 
 def _is_one_of(network: Any, kinds: Sequence[str]) -> bool:
     # By its code, not by its config's name: a stranger's network may call itself a Llama.
-    home = type(network).__module__.removeprefix("transformers.models.").partition(".")[0]
-    if home not in kinds or network.get_input_embeddings().weight.device.type != "cpu":
+    homes = tuple(f"transformers.models.{kind}." for kind in kinds)
+    if not type(network).__module__.startswith(homes) or network.get_input_embeddings().weight.device.type != "cpu":
         return False
     # These run as they are.
     whole = {id(network.get_output_embeddings()), id(network.get_input_embeddings())}
