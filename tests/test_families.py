@@ -17,6 +17,7 @@ from tomtat.errors import ConfigError, DataError, ModelError
 from tomtat.models import Decoding, SummarizerModel, load_base, load_trained
 from tomtat.models.adapters import prepare_training, trainable_state
 from tomtat.models.base import Choices
+from tomtat.models.families import target_front
 from tomtat.models.frozen import FrozenBatch, frozen_part
 from tomtat.models.merging import save_merged
 from tomtat.models.parameters import count_parameters
@@ -320,6 +321,16 @@ def test_a_template_with_the_date_of_today_says_the_same_each_day(
 
     assert "Today Date: 01 January 2025\nReasoning Mode: /no_think" in prompt
     assert prompt.endswith("<|im_start|>assistant\n<think>\n\n</think>\n")
+
+
+def test_a_tokenizer_that_knows_no_a_puts_nothing_before_a_summary():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "\u1015": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    assert tokenizer(text_target="a")["input_ids"] == [0]
+    assert target_front(tokenizer) == []
 
 
 def test_a_base_without_a_chat_template_says_what_to_take(folders: dict[str, Path], tmp_path: Path):

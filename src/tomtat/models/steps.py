@@ -64,9 +64,9 @@ class CausalSteps:
     def __init__(self, network: Any) -> None:
         decoder = network.model
         self._embed, self._rotary, self._head = decoder.embed_tokens, decoder.rotary_emb, network.lm_head
-        self._dtype = decoder.embed_tokens.weight.dtype
-        self._norm = _norm(decoder.norm, self._dtype)
-        self._layers = [_CausalLayer(layer, self._dtype) for layer in decoder.layers]
+        dtype = decoder.embed_tokens.weight.dtype
+        self._norm = _norm(decoder.norm, dtype)
+        self._layers = [_CausalLayer(layer, dtype) for layer in decoder.layers]
 
     def __call__(
         self,
@@ -153,10 +153,10 @@ class Seq2SeqSteps:
     def __init__(self, network: Any) -> None:
         decoder = network.decoder
         self._embed, self._head = decoder.embed_tokens, network.lm_head
-        self._dtype = decoder.embed_tokens.weight.dtype
+        dtype = decoder.embed_tokens.weight.dtype
         scale = network.config.d_model**-0.5 if getattr(network.config, "scale_decoder_outputs", False) else 1.0
-        self._norm = _norm(decoder.final_layer_norm, self._dtype, scale)
-        self._layers = [_Seq2SeqLayer(block.layer, self._dtype) for block in decoder.block]
+        self._norm = _norm(decoder.final_layer_norm, dtype, scale)
+        self._layers = [_Seq2SeqLayer(block.layer, dtype) for block in decoder.block]
         self._distances = decoder.block[0].layer[0].SelfAttention
         self._bias = torch.empty(0)
 
