@@ -269,14 +269,15 @@ class Seq2SeqLanes(Lanes):
         self._read_by(list(range(len(states))))
         config = network.config
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
-        # What lanes wrote is short, and short keys are read faster in fp32. The source's do not grow.
-        own = growing_cache(network, layers, dtype=torch.float32)
+        steps = seq2seq_steps(network)
+        # What lanes wrote is short, and our steps read short keys faster in fp32. The source's do not grow.
+        own = growing_cache(network, layers, dtype=torch.float32 if steps else None)
         self._cache = EncoderDecoderCache(own, growing_cache(network, layers, room=0))
         self._mask = mask.new_ones(len(states), 0)
         self._steps: Seq2SeqSteps | None = None
         self.advance([[start]] * len(states))
         # The first token by Transformers' own, which lays down the source's keys.
-        self._steps = seq2seq_steps(network)
+        self._steps = steps
 
     @property
     def _layers(self) -> list[tuple[GrowingLayer, GrowingLayer]]:

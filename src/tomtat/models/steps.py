@@ -1,9 +1,9 @@
-"""The next tokens of some lanes through a decoder, in as few calls as it takes.
+"""The next tokens of some lanes through a decoder, with less beside the products.
 
-Transformers' modules make some forty small calls a layer, and a step of a small model waits for these rather than for
-the weights. Here a norm is four of them, what is the same for all layers (masks, positions, biases) is laid out once,
-and keys are read where they lie: with the room that is not written yet, since a mask hides that for nothing, while
-products of what has gaps are copied first. What goes from layer to layer is in fp32.
+A step of a small model spends about half of its time on what is not a product of weights. Here a norm is five calls,
+what is the same for all layers (masks, positions, biases) is laid out once, and keys are read where they lie: with the
+room that is not written yet, since a mask hides that for nothing, while products of what has gaps are copied first.
+What goes from layer to layer is in fp32.
 
 Linear layers are the network's own, so adapters, oneDNN's layout and 8 bits are in them as everywhere.
 """
